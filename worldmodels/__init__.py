@@ -1,0 +1,1 @@
+"""World models in JAX: train, run and examine them. Start at `worldmodels.world_model`."""
