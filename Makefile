@@ -1,0 +1,31 @@
+# `make demo` and `make test` need nothing but make and Python 3.11 or later: both make their own environment first.
+SHELL := /bin/sh
+PYTHON := .venv/bin/python
+DEMO := runs/demo
+
+.PHONY: help env demo test lint clean
+
+help:
+	@echo 'make demo   collect, train, evaluate; ends with the path of the report'
+	@echo 'make test   lint, then every test'
+	@echo 'make lint   style only'
+	@echo 'make env    the environment in .venv, which the others make by themselves'
+	@echo 'make clean  remove .venv and the demo'
+
+env:
+	@command -v python3 >/dev/null 2>&1 || \
+	  { echo 'Python 3.11 or later is needed, and there is no python3: apt-get install python3' >&2; exit 1; }
+	@python3 launch/environment.py
+
+demo: env
+	@$(PYTHON) launch/demo.py --workdir=$(DEMO)
+
+lint: env
+	@$(PYTHON) -m ruff check --quiet .
+	@$(PYTHON) -m ruff format --check --quiet .
+
+test: lint
+	@$(PYTHON) -m pytest -n 2
+
+clean:
+	rm -rf .venv $(DEMO)
