@@ -1,0 +1,135 @@
+"""From a config to a world model: every part chosen by name, every field checked before any compute is spent."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from worldmodels import rng
+from worldmodels.filter import Filter, Tokenized
+from worldmodels.heart import KINDS as HEARTS
+from worldmodels.memory import KINDS as MEMORIES
+from worldmodels.outcome import Outcome
+from worldmodels.transition import KINDS as TRANSITIONS
+from worldmodels.types import PyTree, Spec
+from worldmodels.world_model import CONTEXT_READERS, PARTS, WorldModel
+
+READS = ('frame', 'memory', 'prediction')
+
+
+def build_model(config: Mapping[str, Any], spec: Spec, dtype: str | None = None) -> WorldModel:
+    """The world model a config describes, for worlds of this spec.
+
+    Args:
+      config: heart, filter, transition, memory, outcome (each a mapping of fields, with `kind` where there are several) and
+        context_to.
+      spec: the world's observation, action and outcomes.
+      dtype: compute dtype; None takes float32 on CPU and bfloat16 on accelerators.
+
+    Raises:
+      ValueError: an unknown field or kind (the nearest valid name is offered), a wrong type, or parts that make no sense
+        together.
+    """
+    if dtype is None:
+        dtype = 'float32' if jax.default_backend() == 'cpu' else 'bfloat16'
+    config = {k: dict(v) if isinstance(v, Mapping) else v for k, v in dict(config).items()}
+    for name in config:
+        if name not in (*PARTS, 'context_to'):
+            raise ValueError(f'model.{name} is no part of a world model; {_nearest(name, (*PARTS, "context_to"))}')
+    context_to = tuple(config.get('context_to', CONTEXT_READERS))
+    for reader in context_to:
+        if reader not in CONTEXT_READERS:
+            raise ValueError(f"model.context_to names '{reader}'; {_nearest(reader, CONTEXT_READERS)}")
+    heart = _part('heart', HEARTS, config['heart'], {'spec': spec, 'dtype': dtype})
+    wiring = {
+        'spec': spec,
+        'dtype': dtype,
+        'classes': heart.classes,
+        'layout': heart.layout,
+        'table': heart.tokenizer and config['heart']['kind'] != 'palette',
+        'grid_tokens': heart.tokenizer,
+        'names': spec.outcomes,
+    }
+    reads = config['filter'].get('reads', 'frame')
+    if reads not in READS:
+        raise ValueError(f"model.filter.reads is '{reads}'; {_nearest(reads, READS)}")
+    memory = _part('memory', MEMORIES, config['memory'], wiring)
+    _refuse_nonsense(config, heart, reads, context_to)
+    return WorldModel(
+        spec=spec,
+        heart=heart,
+        filter=_fields('filter', Tokenized if heart.tokenizer else Filter, config['filter'], wiring),
+        transition=_part('transition', TRANSITIONS, config['transition'], wiring),
+        memory=memory,
+        outcome=_fields('outcome', Outcome, config['outcome'], wiring),
+        context_to=context_to,
+    )
+
+
+def init_variables(model: WorldModel, seed: int) -> PyTree:
+    """Fresh variables {'params': ..., 'constants': ...} of a model, float32."""
+    observation = {k: jnp.zeros((1, *m.shape), m.dtype) for k, m in model.spec.observation}
+    action_BA = jnp.zeros((1, model.spec.action.size), jnp.float32)
+    keys_B = rng.stream(seed, 'unused')[None]
+    init = jax.jit(lambda key: model.init({'params': key}, observation, action_BA, keys_B))
+    variables = init(rng.stream(seed, 'params'))
+    return {'params': variables['params'], 'constants': variables.get('constants', {})}
+
+
+def _refuse_nonsense(config: Mapping, heart: nn.Module, reads: str, context_to: tuple[str, ...]) -> None:
+    kind = config['heart']['kind']
+    if heart.tokenizer and reads != 'frame':
+        raise ValueError(
+            f"heart '{kind}' is a tokenizer: the frame alone decides its tokens, so filter.reads must be 'frame', "
+            f"not '{reads}'; take heart 'categorical' for a filter that reads more."
+        )
+    if heart.tokenizer and 'decoder' in context_to:
+        raise ValueError(
+            f"heart '{kind}' is a tokenizer: its decoder reads the frame's tokens alone, so take 'decoder' out of "
+            'context_to.'
+        )
+    if reads == 'frame' and not context_to and config['memory']['kind'] != 'none':
+        raise ValueError(
+            "filter.reads='frame' with an empty context_to leaves nothing to train the memory "
+            f"'{config['memory']['kind']}': show it to 'transition' or 'outcome', or take memory 'none'."
+        )
+
+
+def _nearest(name: str, valid: tuple[str, ...] | list[str]) -> str:
+    close = difflib.get_close_matches(str(name), list(valid), 1)
+    offer = f"did you mean '{close[0]}'? " if close else ''
+    return f'{offer}Valid: {", ".join(valid)}.'
+
+
+def _part(part: str, kinds: Mapping[str, type], config: Mapping, wiring: Mapping) -> nn.Module:
+    config = dict(config)
+    kind = config.pop('kind', None)
+    if kind not in kinds:
+        raise ValueError(f"model.{part}.kind is '{kind}'; {_nearest(kind, list(kinds))}")
+    return _fields(part, kinds[kind], config, wiring)
+
+
+def _fields(part: str, cls: type, config: Mapping, wiring: Mapping) -> nn.Module:
+    """Instantiate `cls` with the config's fields and what it declares of the wiring; nothing else passes."""
+    declared = {f.name: f for f in dataclasses.fields(cls) if f.init and f.name not in ('parent', 'name')}
+    settable = [name for name in declared if name not in wiring]
+    for name, value in config.items():
+        if name not in settable:
+            raise ValueError(f"model.{part}.{name} is no field of {part} '{cls.__name__}'; {_nearest(name, settable)}")
+        default = declared[name].default
+        good = (int, float) if isinstance(default, float) else type(default)
+        if isinstance(default, bool) != isinstance(value, bool) or not isinstance(
+            value, (tuple, list) if isinstance(default, tuple) else good
+        ):
+            raise ValueError(
+                f'model.{part}.{name} is {value!r}, a {type(value).__name__}; it takes a {type(default).__name__} '
+                f'(default {default!r}).'
+            )
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
+    return cls(**values, **{k: v for k, v in wiring.items() if k in declared})

@@ -1,0 +1,94 @@
+"""How one modality becomes patches and back: the only code that knows pixels from symbols.
+
+image   uint8 (H, W, C)      patches of p x p pixels, values in [0, 1], squared error, rounded to uint8
+grid    integer (H, W, C)    one cell a patch, channels one-hot, cross-entropy, most likely class
+vector  float32 (n,)         one patch, symlog, squared error
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from worldmodels.types import Layout, Modality, Spec
+
+
+@dataclasses.dataclass(frozen=True)
+class Codec:
+    """Patches of one modality. `patch` is the side in pixels of an image's patches."""
+
+    modality: Modality
+    patch: int
+
+    def __post_init__(self) -> None:
+        if self.modality.kind == 'image' and (self.modality.shape[0] % self.patch or self.modality.shape[1] % self.patch):
+            raise ValueError(
+                f'patches of {self.patch} pixels do not tile an image of {self.modality.shape[:2]}: '
+                'choose a patch that divides both sides.'
+            )
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        if self.modality.kind == 'vector':
+            return (1, 1)
+        side = self.patch if self.modality.kind == 'image' else 1
+        return self.modality.shape[0] // side, self.modality.shape[1] // side
+
+    @property
+    def values(self) -> int:
+        """P, the numbers in one patch."""
+        if self.modality.kind == 'image':
+            return self.patch * self.patch * self.modality.shape[2]
+        return sum(self.modality.classes) if self.modality.kind == 'grid' else self.modality.shape[0]
+
+    def patches(self, x: jax.Array) -> jax.Array:
+        """Raw (B, ...) -> float32 (B, N, P)."""
+        B, (gh, gw) = x.shape[0], self.grid
+        if self.modality.kind == 'image':
+            p, C = self.patch, self.modality.shape[2]
+            x = x.reshape(B, gh, p, gw, p, C).transpose(0, 1, 3, 2, 4, 5)
+            return x.reshape(B, gh * gw, self.values).astype(jnp.float32) / 255
+        if self.modality.kind == 'grid':
+            hot = [jax.nn.one_hot(x[..., c], n) for c, n in enumerate(self.modality.classes)]
+            return jnp.concatenate(hot, -1).reshape(B, gh * gw, self.values)
+        x = x.astype(jnp.float32)
+        return (jnp.sign(x) * jnp.log1p(jnp.abs(x)))[:, None]
+
+    def loss(self, prediction_BNP: jax.Array, x: jax.Array) -> jax.Array:
+        """Reconstruction loss (B,): squared error summed over values, or cross-entropy summed over cells and channels."""
+        target_BNP = self.patches(x)
+        if self.modality.kind != 'grid':
+            return jnp.sum(jnp.square(prediction_BNP.astype(jnp.float32) - target_BNP), (1, 2))
+        loss_B = jnp.zeros(prediction_BNP.shape[0])
+        for start, n in self._channels():
+            log_prob = jax.nn.log_softmax(prediction_BNP[..., start : start + n].astype(jnp.float32))
+            loss_B = loss_B - jnp.sum(log_prob * target_BNP[..., start : start + n], (1, 2))
+        return loss_B
+
+    def render(self, prediction_BNP: jax.Array) -> jax.Array:
+        """The mode of a prediction, raw."""
+        B, (gh, gw) = prediction_BNP.shape[0], self.grid
+        if self.modality.kind == 'image':
+            p, C = self.patch, self.modality.shape[2]
+            x = jnp.clip(jnp.round(prediction_BNP.astype(jnp.float32) * 255), 0, 255).astype(jnp.uint8)
+            return x.reshape(B, gh, gw, p, p, C).transpose(0, 1, 3, 2, 4, 5).reshape(B, *self.modality.shape)
+        if self.modality.kind == 'grid':
+            best = [jnp.argmax(prediction_BNP[..., s : s + n], -1) for s, n in self._channels()]
+            return jnp.stack(best, -1).reshape(B, *self.modality.shape).astype(self.modality.dtype)
+        x = prediction_BNP[:, 0].astype(jnp.float32)
+        return jnp.sign(x) * jnp.expm1(jnp.abs(x))
+
+    def _channels(self) -> list[tuple[int, int]]:
+        starts = [sum(self.modality.classes[:c]) for c in range(len(self.modality.classes))]
+        return list(zip(starts, self.modality.classes))
+
+
+def codecs(spec: Spec, patch: int) -> dict[str, Codec]:
+    """One codec per modality of a spec, in its order."""
+    return {name: Codec(modality, patch) for name, modality in spec.observation}
+
+
+def layout_of(parts: dict[str, Codec]) -> Layout:
+    return Layout(tuple(codec.grid for codec in parts.values()))

@@ -1,0 +1,155 @@
+"""Finite scalar quantised patches, trained as a masked autoencoder.
+
+FSQ (Mentzer et al., 2023, arXiv 2309.15505): each token is a short vector whose entries are rounded to a few levels; the code
+book is implicit and cannot collapse. Patches hidden at random while training (He et al., 2021, arXiv 2111.06377) make the
+decoder know what belongs beside what. A tokenizer reads the frame alone.
+"""
+
+from __future__ import annotations
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from worldmodels import rng
+from worldmodels.heart.codec import codecs, layout_of
+from worldmodels.nn.transformer import Block, dense, grid_of
+from worldmodels.types import Latent, Layout, Spec
+
+
+class Quantiser(nn.Module):
+    """Rounds (..., len(levels)) to the levels, straight-through; indices are mixed-radix numbers of the rounded levels.
+
+    Entries are bounded by a tanh, shifted by half a step where the number of levels is even, and scaled to [-1, 1].
+    """
+
+    levels: tuple[int, ...]
+
+    @property
+    def classes(self) -> int:
+        return math.prod(self.levels)
+
+    def _basis(self) -> np.ndarray:
+        return np.cumprod([1, *self.levels[:-1]]).astype(np.int32)
+
+    def __call__(self, x: jax.Array) -> Latent:
+        levels = np.asarray(self.levels, np.float32)
+        half = (levels - 1) * (1 + 1e-3) / 2
+        offset = np.where(levels % 2 == 0, 0.5, 0.0).astype(np.float32)
+        bounded = jnp.tanh(x.astype(jnp.float32) + np.arctanh(offset / half)) * half - offset
+        rounded = bounded + jax.lax.stop_gradient(jnp.round(bounded) - bounded)
+        digits = jnp.round(jax.lax.stop_gradient(rounded)).astype(jnp.int32) + (levels // 2).astype(np.int32)
+        return Latent(jnp.sum(digits * self._basis(), -1), rounded / np.maximum(levels // 2, 1))
+
+    def embed(self, index: jax.Array) -> jax.Array:
+        """Indices (...) -> the values they stand for (..., len(levels))."""
+        levels = np.asarray(self.levels, np.int32)
+        digits = (index[..., None] // self._basis()) % levels
+        return (digits - levels // 2).astype(jnp.float32) / np.maximum(levels // 2, 1)
+
+
+class Tokens(nn.Module):
+    """Fields a config sets:
+      levels: of the quantiser; their product is K.
+      patch: side of an image's patches, in pixels.
+      width, hidden, heads: of the transformers; bottleneck: width between patch and quantiser.
+      encoder_depth, decoder_depth: blocks; an encoder of depth 0 codes every patch by itself.
+      hide: the share of patches hidden in training is uniform in [0, hide], for half of the frames.
+    """
+
+    spec: Spec
+    dtype: str
+    levels: tuple[int, ...] = (8, 5, 5, 5)
+    patch: int = 8
+    width: int = 128
+    heads: int = 4
+    hidden: int = 512
+    encoder_depth: int = 2
+    decoder_depth: int = 2
+    hide: float = 0.75
+    neighbours: bool = False
+
+    tokenizer = True
+
+    @property
+    def codecs(self) -> dict:
+        return codecs(self.spec, self.patch)
+
+    @property
+    def layout(self) -> Layout:
+        return layout_of(self.codecs)
+
+    @property
+    def classes(self) -> int:
+        return math.prod(self.levels)
+
+    @property
+    def embedding_size(self) -> int:
+        return len(self.levels)
+
+    def setup(self) -> None:
+        names = list(self.codecs)
+        N, D = self.layout.tokens, self.width
+        grid = grid_of(self.layout) if self.neighbours else None
+        block = lambda: Block(self.heads, self.hidden, self.dtype, grid)
+        self.patch_in = {k: nn.Dense(D, dtype=self.dtype) for k in names}
+        self.patch_out = {k: nn.Dense(self.codecs[k].values, dtype=self.dtype) for k in names}
+        self.hidden_patch = self.param('hidden_patch', nn.initializers.normal(0.5), (D,))
+        self.encoder_place = self.param('encoder_place', nn.initializers.normal(0.1), (N, D))
+        self.decoder_place = self.param('decoder_place', nn.initializers.normal(0.1), (N, D))
+        self.encoder = [block() for _ in range(self.encoder_depth)]
+        self.decoder = [block() for _ in range(self.decoder_depth)]
+        self.to_code = [nn.Dense(D, dtype=self.dtype), nn.Dense(len(self.levels), dtype='float32')]
+        self.from_code = [nn.Dense(D, dtype=self.dtype), nn.Dense(D, dtype=self.dtype)]
+        self.encoder_norm = nn.RMSNorm(dtype=self.dtype)
+        self.decoder_norm = nn.RMSNorm(dtype=self.dtype)
+        self.quantiser = Quantiser(self.levels)
+
+    def encode(self, observation: dict[str, jax.Array], hidden_BN: jax.Array | None = None) -> Latent:
+        """Frames (B, ...) by modality -> tokens (B, N). Patches where `hidden_BN` are not looked at."""
+        x_BND = jnp.concatenate([self.patch_in[k](c.patches(observation[k])) for k, c in self.codecs.items()], 1)
+        if hidden_BN is not None:
+            x_BND = jnp.where(hidden_BN[..., None], self.hidden_patch.astype(x_BND.dtype), x_BND)
+        if self.encoder_depth:
+            x_BND = x_BND + self.encoder_place.astype(x_BND.dtype)
+        for block in self.encoder:
+            x_BND = block(x_BND)
+        x_BND = jax.nn.silu(self.to_code[0](self.encoder_norm(x_BND)))
+        return self.quantiser(self.to_code[1](x_BND))
+
+    def embed(self, index_BN: jax.Array) -> jax.Array:
+        return self.quantiser.embed(index_BN)
+
+    def decode(self, z: Latent, context_BMD: jax.Array) -> dict[str, jax.Array]:
+        """Tokens -> predicted patches (B, N, P) by modality. A tokenizer's decoder reads the frame's tokens alone."""
+        x_BND = self.from_code[1](jax.nn.silu(self.from_code[0](z.embedding_BNE)))
+        x_BND = x_BND + self.decoder_place.astype(x_BND.dtype)
+        for block in self.decoder:
+            x_BND = block(x_BND)
+        x_BND = self.decoder_norm(x_BND)
+        out, start = {}, 0
+        for name, codec in self.codecs.items():
+            stop = start + codec.grid[0] * codec.grid[1]
+            out[name], start = self.patch_out[name](x_BND[:, start:stop]).astype(jnp.float32), stop
+        return out
+
+    def losses(self, prediction: dict[str, jax.Array], observation: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """{'reconstruction': (B,)}, summed over modalities."""
+        return {'reconstruction': sum(c.loss(prediction[k], observation[k]) for k, c in self.codecs.items())}
+
+    def render(self, prediction: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        return {k: c.render(prediction[k]) for k, c in self.codecs.items()}
+
+    def autoencode(self, observation: dict[str, jax.Array], keys_B: jax.Array) -> dict[str, jax.Array]:
+        """The masked autoencoder's loss: every patch is to be reconstructed, hidden ones too. {'reconstruction': (B,)}."""
+
+        def draw(key: jax.Array) -> jax.Array:
+            rate_key, patch_key, whole_key = jax.random.split(key, 3)
+            rate = jax.random.uniform(rate_key) * self.hide * jax.random.bernoulli(whole_key)
+            return jax.random.uniform(patch_key, (self.layout.tokens,)) < rate
+
+        z = self.encode(observation, rng.draw(draw, keys_B))
+        return self.losses(self.decode(z, jnp.zeros((keys_B.shape[0], 0, 1))), observation)

@@ -1,0 +1,40 @@
+"""The contract of a memory: everything that carries history, and nothing else does."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+
+from worldmodels.types import Latent, PyTree, nbytes, select
+
+
+class Memory(nn.Module):
+    """M: h = f(h-, z, a-), seen from outside only as context (B, M, D).
+
+    `step` is for acting, `sequence` for training on parallel hardware; scan(step) == sequence, with resets anywhere. Every leaf
+    of h has a leading batch axis. Subclasses give `initial`, `step`, `sequence`, `slots` (M) and `width` (D).
+    """
+
+    def initial(self, batch: int) -> tuple[PyTree, jax.Array]:
+        """(h, context) before any frame."""
+        raise NotImplementedError
+
+    def step(self, h: PyTree, z: Latent, action_BA: jax.Array) -> tuple[PyTree, jax.Array]:
+        """Remember z, reached by the action: (h, context (B, M, D))."""
+        raise NotImplementedError
+
+    def sequence(
+        self, h: PyTree, z: Latent, action_BTA: jax.Array, reset_BT: jax.Array
+    ) -> tuple[PyTree, jax.Array]:
+        """Remember T frames: (h after the last, contexts (B, T, M, D)). h None means initial; so it is wherever reset."""
+        raise NotImplementedError
+
+    def reset(self, h: PyTree, reset_B: jax.Array) -> PyTree:
+        """The initial state where `reset_B`. A memory that can forget without writing overrides this."""
+        return select(reset_B, self.initial(reset_B.shape[0])[0], h)
+
+    def nbytes(self, batch: int = 1) -> int:
+        """Bytes carried from tick to tick by a batch."""
+        return nbytes(jax.eval_shape(lambda: self.initial(batch)[0]))
+
+

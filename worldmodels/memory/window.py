@@ -1,0 +1,196 @@
+"""A causal space-time transformer over the last frames, with a ring KV cache for acting.
+
+Every layer attends among the tokens of a frame, then, position by position, over the last `length` frames (axial attention,
+arXiv 2003.09833; the layout of Genie's dynamics, arXiv 2402.15391). Time is relative: a learned bias per head and age, so tick
+10,000 costs and means what tick 10 does. Stacked layers reach depth * (length - 1) frames back. One context slot per token.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from worldmodels.memory.base import Memory
+from worldmodels.nn.transformer import QKV, Block, EmbedLatent, attend, dense, grid_of
+from worldmodels.types import Latent, Layout
+
+
+@flax.struct.dataclass
+class Ring:
+    """Keys and values of the last W frames, per layer a (B, W, N, heads, C) array; slots are overwritten in turn.
+
+    cursor_B: the slot written next. length_B: frames since the last reset, at most W; older slots are not looked at, so a
+    reset costs nothing.
+    """
+
+    keys: tuple[jax.Array, ...]
+    values: tuple[jax.Array, ...]
+    cursor_B: jax.Array
+    length_B: jax.Array
+
+
+class TimeAttention(nn.Module):
+    """Attention of each token position over its own past, in both forms."""
+
+    heads: int
+    length: int
+    dtype: str
+
+    def setup(self) -> None:
+        self.qkv = QKV(self.heads, self.dtype)
+        self.age_bias = self.param('age_bias', nn.initializers.zeros, (self.heads, self.length))
+
+    def _attend(self, q: jax.Array, k: jax.Array, v: jax.Array, age_BQS: jax.Array, seen_BQS: jax.Array) -> jax.Array:
+        """q (B, Q, N, H, C), k and v (B, S, N, H, C) -> (B, Q, N, H * C)."""
+        B, Q, N, H, C = q.shape
+        age_BQS = jnp.clip(age_BQS, 0, self.length - 1)
+        bias = jnp.moveaxis(self.age_bias[:, age_BQS], 0, 1)  # (B, H, Q, S)
+        by_place = lambda x: x.swapaxes(1, 2).reshape(B * N, -1, H, C)
+        each = lambda x: jnp.repeat(x, N, 0)
+        y = attend(by_place(q), by_place(k), by_place(v), each(bias), each(seen_BQS[:, None]))
+        return y.reshape(B, N, Q, H * C).swapaxes(1, 2)
+
+    def __call__(self, x_BTND, past, reset_BT):
+        """All ticks at once; `past` is (keys, values, length_B) oldest first, or None. Returns y and all keys, values."""
+        B, T = reset_BT.shape
+        q, k, v = self.qkv(x_BTND)
+        t = jnp.arange(T)
+        segment_BT = jnp.cumsum(reset_BT, 1)
+        age_TS = t[:, None] - t[None]
+        seen_BTS = (segment_BT[:, :, None] == segment_BT[:, None]) & (age_TS >= 0) & (age_TS < self.length)
+        if past is not None:
+            past_k, past_v, length_B = past
+            W = past_k.shape[1]
+            k, v = jnp.concatenate([past_k, k], 1), jnp.concatenate([past_v, v], 1)
+            past_age_TW = t[:, None] + W - jnp.arange(W)
+            kept_BW = (W - jnp.arange(W)) <= length_B[:, None]
+            carried_BTW = (segment_BT == 0)[:, :, None] & kept_BW[:, None] & (past_age_TW < self.length)
+            age_TS = jnp.concatenate([past_age_TW, age_TS], 1)
+            seen_BTS = jnp.concatenate([carried_BTW, seen_BTS], 2)
+        return self._attend(q, k, v, jnp.broadcast_to(age_TS, seen_BTS.shape), seen_BTS), k, v
+
+    def step(self, x_BND, keys, values, cursor_B, length_B):
+        """One tick: writes the ring, then reads it. `length_B` counts this tick."""
+        B, W = keys.shape[:2]
+        q, k, v = self.qkv(x_BND[:, None])
+        write = jax.vmap(lambda ring, new, at: jax.lax.dynamic_update_slice_in_dim(ring, new, at, 0))
+        keys, values = write(keys, k, cursor_B), write(values, v, cursor_B)
+        age_BS = (cursor_B[:, None] - jnp.arange(W)) % W
+        seen_BS = age_BS < length_B[:, None]
+        return self._attend(q, keys, values, age_BS[:, None], seen_BS[:, None])[:, 0], keys, values
+
+
+class SpaceTime(nn.Module):
+    """One layer: over time, then over space and position-wise (`Block`)."""
+
+    width: int
+    heads: int
+    hidden: int
+    length: int
+    grid: tuple[int, int] | None
+    dtype: str
+
+    def setup(self) -> None:
+        self.space = Block(self.heads, self.hidden, self.dtype, self.grid)
+        self.time_norm = nn.RMSNorm(dtype=self.dtype)
+        self.time = TimeAttention(self.heads, self.length, self.dtype)
+        self.out = dense(self.width, self.dtype)
+
+    def __call__(self, x_BTND, past, reset_BT):
+        y, k, v = self.time(self.time_norm(x_BTND), past, reset_BT)
+        x_BTND = x_BTND + self.out(y)
+        B, T = reset_BT.shape
+        x = self.space(x_BTND.reshape(B * T, *x_BTND.shape[2:]))
+        return x.reshape(x_BTND.shape), k, v
+
+    def step(self, x_BND, keys, values, cursor_B, length_B):
+        y, keys, values = self.time.step(self.time_norm(x_BND), keys, values, cursor_B, length_B)
+        return self.space(x_BND + self.out(y)), keys, values
+
+
+class Window(Memory):
+    """Fields a config sets:
+    length: frames each layer sees, this one included.
+    width, depth, heads, hidden: of the transformer. neighbours: 3 x 3 mixing on the token grid in every layer.
+    """
+
+    classes: int
+    layout: Layout
+    table: bool
+    dtype: str
+    length: int = 16
+    width: int = 128
+    depth: int = 2
+    heads: int = 4
+    hidden: int = 512
+    neighbours: bool = False
+
+    @property
+    def slots(self) -> int:
+        return self.layout.tokens
+
+    def setup(self) -> None:
+        grid = grid_of(self.layout) if self.neighbours else None
+        self.embed = EmbedLatent(self.width, self.dtype, self.classes if self.table else None)
+        self.action = dense(self.width, self.dtype)
+        self.place = self.param('place', nn.initializers.normal(0.1), (self.slots, self.width))
+        self.layers = [
+            SpaceTime(self.width, self.heads, self.hidden, self.length, grid, self.dtype) for _ in range(self.depth)
+        ]
+        self.norm = nn.RMSNorm(dtype=self.dtype)
+
+    def initial(self, batch: int) -> tuple[Ring, jax.Array]:
+        shape = (batch, self.length, self.slots, self.heads, self.width // self.heads)
+        empty = lambda: tuple(jnp.zeros(shape, self.dtype) for _ in range(self.depth))
+        count = lambda: jnp.zeros(batch, jnp.int32)
+        return Ring(empty(), empty(), count(), count()), jnp.zeros((batch, self.slots, self.width), self.dtype)
+
+    def reset(self, h: Ring, reset_B: jax.Array) -> Ring:
+        return h.replace(length_B=jnp.where(reset_B, 0, h.length_B))
+
+    def _input(self, z: Latent, action: jax.Array) -> jax.Array:
+        return self.embed(z) + self.place.astype(self.dtype) + self.action(action)[..., None, :]
+
+    def step(self, h: Ring, z: Latent, action_BA: jax.Array) -> tuple[Ring, jax.Array]:
+        """One frame more: (h, context (B, N, D))."""
+        x_BND = self._input(z, action_BA)
+        length_B = jnp.minimum(h.length_B + 1, self.length)
+        keys, values = [], []
+        for layer, k, v in zip(self.layers, h.keys, h.values):
+            x_BND, k, v = layer.step(x_BND, k, v, h.cursor_B, length_B)
+            keys.append(k), values.append(v)
+        h = Ring(tuple(keys), tuple(values), (h.cursor_B + 1) % self.length, length_B)
+        return h, self.norm(x_BND)
+
+    def sequence(
+        self, h: Ring | None, z: Latent, action_BTA: jax.Array, reset_BT: jax.Array
+    ) -> tuple[Ring, jax.Array]:
+        """All frames of a segment at once: (h after the last, contexts (B, T, N, D)). Means what `step` in turn means."""
+        B, T = reset_BT.shape
+        W = self.length
+        x_BTND = self._input(z, action_BTA)
+        keys, values = [], []
+        for i, layer in enumerate(self.layers):
+            past = None
+            if h is not None:
+                # Oldest first: the slot written next is the oldest.
+                order_BW = (h.cursor_B[:, None] + jnp.arange(W)) % W
+                unroll = lambda ring: jnp.take_along_axis(ring, order_BW[:, :, None, None, None], 1)
+                past = unroll(h.keys[i]), unroll(h.values[i]), h.length_B
+            x_BTND, k, v = layer(x_BTND, past, reset_BT)
+            keys.append(self._last(k)), values.append(self._last(v))
+        since_BT = jnp.where(reset_BT, jnp.arange(T), -1)
+        last_reset_B = jnp.max(since_BT, 1)
+        carried_B = jnp.zeros(B, jnp.int32) if h is None else h.length_B
+        length_B = jnp.where(last_reset_B >= 0, T - last_reset_B, T + carried_B)
+        h = Ring(tuple(keys), tuple(values), jnp.zeros(B, jnp.int32), jnp.minimum(length_B, W).astype(jnp.int32))
+        return h, self.norm(x_BTND)
+
+    def _last(self, x: jax.Array) -> jax.Array:
+        """The last W of (B, S, ...), zeros standing before the first."""
+        missing = self.length - x.shape[1]
+        if missing > 0:
+            x = jnp.pad(x, ((0, 0), (missing, 0), (0, 0), (0, 0), (0, 0)))
+        return x[:, x.shape[1] - self.length :]

@@ -1,0 +1,100 @@
+"""Distributions of DreamerV3 (Hafner et al., 2023): symlog two-hot scalars, categoricals mixed with 1% uniform, Bernoulli.
+
+Everything is a pure function of logits and computes in float32 whatever the logits' dtype.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from worldmodels import rng
+
+
+def symlog(x: jax.Array) -> jax.Array:
+    """sign(x) log(1 + |x|): linear near zero, logarithmic far from it."""
+    return jnp.sign(x) * jnp.log1p(jnp.abs(x))
+
+
+def symexp(x: jax.Array) -> jax.Array:
+    """Inverse of `symlog`."""
+    return jnp.sign(x) * jnp.expm1(jnp.abs(x))
+
+
+@functools.cache
+def twohot_bins(count: int) -> np.ndarray:
+    """`count` (odd) values from -exp(20) to exp(20), evenly spaced under symlog and exactly symmetric about zero."""
+    if count % 2 != 1:
+        raise ValueError(f'two-hot needs an odd number of bins so that zero is one of them, got {count}: use {count + 1}.')
+    half = np.linspace(-20, 0, count // 2 + 1)
+    half = -np.expm1(-half)
+    return np.concatenate([half, -half[:-1][::-1]]).astype(np.float32)
+
+
+def twohot(value: jax.Array, count: int = 255) -> jax.Array:
+    """Values (...) -> weights (..., count) on the two bins beside each value, whose weighted mean is the value.
+
+    Values beyond the outermost bins land on them.
+    """
+    bins = jnp.asarray(twohot_bins(count))
+    value = jnp.clip(value.astype(jnp.float32), bins[0], bins[-1])
+    above = jnp.clip(jnp.searchsorted(bins, value, side='right'), 1, count - 1)
+    low, high = bins[above - 1], bins[above]
+    share = ((value - low) / (high - low))[..., None]
+    return (1 - share) * jax.nn.one_hot(above - 1, count) + share * jax.nn.one_hot(above, count)
+
+
+def twohot_loss(logits: jax.Array, value: jax.Array) -> jax.Array:
+    """Cross-entropy (...) of logits (..., bins) against the two-hot weights of value (...)."""
+    log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
+    return -jnp.sum(jax.lax.stop_gradient(twohot(value, logits.shape[-1])) * log_probs, -1)
+
+
+def twohot_mean(logits: jax.Array) -> jax.Array:
+    """Mean (...) of the distribution over bins.
+
+    Bins of opposite sign are added in pairs, so that equal probabilities cancel exactly: zero logits give exactly zero,
+    although the outermost bins are 5e8 and -5e8.
+    """
+    probs = jax.nn.softmax(logits.astype(jnp.float32))
+    weighted = probs * jnp.asarray(twohot_bins(logits.shape[-1]))
+    middle = logits.shape[-1] // 2
+    return jnp.sum(weighted[..., middle + 1 :] + weighted[..., :middle][..., ::-1], -1)
+
+
+def unimix(logits: jax.Array, share: float) -> jax.Array:
+    """Log-probabilities (..., K) of a categorical mixed with `share` of the uniform one, so that none is ever -inf."""
+    log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
+    if share == 0:
+        return log_probs
+    return jnp.log((1 - share) * jnp.exp(log_probs) + share / logits.shape[-1])
+
+
+def categorical_kl(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
+    """KL(p || q) in nats, (..., K) and (..., K) log-probabilities -> (...)."""
+    return jnp.sum(jnp.exp(log_p) * (log_p - log_q), -1)
+
+
+def categorical_log_prob(log_probs: jax.Array, index: jax.Array) -> jax.Array:
+    """Log-probability (...) of classes index (...) under (..., K)."""
+    return jnp.take_along_axis(log_probs, index[..., None], -1)[..., 0]
+
+
+def categorical_sample(log_probs_BNK: jax.Array, keys_B: jax.Array) -> jax.Array:
+    """Classes (B, N) int32; each example draws with its own key."""
+    return rng.draw(jax.random.categorical, keys_B, log_probs_BNK).astype(jnp.int32)
+
+
+def straight_through(index: jax.Array, log_probs: jax.Array) -> jax.Array:
+    """One-hot (..., K) of index (...) whose gradient is that of the probabilities (Bengio et al., 2013)."""
+    probs = jnp.exp(log_probs)
+    return jax.nn.one_hot(index, log_probs.shape[-1]) + (probs - jax.lax.stop_gradient(probs))
+
+
+def bernoulli_loss(logits: jax.Array, target: jax.Array) -> jax.Array:
+    """Minus the log-probability (...) of target in [0, 1] under sigmoid(logits); a target between is a mixture."""
+    logits = logits.astype(jnp.float32)
+    return -(target * jax.nn.log_sigmoid(logits) + (1 - target) * jax.nn.log_sigmoid(-logits))

@@ -1,0 +1,130 @@
+"""THE masked network: fill in the tokens that are not known, given those that are.
+
+One paradigm for all stages: what is masked, and what stands beside it, is data. Stage I masks modalities of one frame and has
+no context; a Stage II task is a pattern of what is known; the masked transition knows (z, a, context) and nothing of z'.
+
+Decoding is iterative and parallel (MaskGIT, Chang et al., 2022, arXiv 2202.04200): all unknown tokens are drawn at once, the
+most confident are kept, the rest drawn again. The number of rounds is a dial at sampling time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from worldmodels import rng
+from worldmodels.nn.transformer import Block, dense, grid_of
+from worldmodels.types import Layout
+
+
+class Infill(nn.Module):
+    """infill(tokens, known, given, context) -> logits of every token.
+
+    Args of the call:
+      index_BN: token indices, read only where known.
+      known_BN: bool.
+      given_BND: what is known beside each slot and aligned with it (the departure's token there, the action, aligned context).
+      context_BMD: further slots that are wholly known, M may be 0.
+    Returns logits (B, N, K), float32.
+    """
+
+    classes: int
+    width: int
+    depth: int
+    heads: int
+    hidden: int
+    layout: Layout
+    neighbours: bool
+    dtype: str
+
+    @nn.compact
+    def __call__(
+        self, index_BN: jax.Array, known_BN: jax.Array, given_BND: jax.Array, context_BMD: jax.Array
+    ) -> jax.Array:
+        N, D = given_BND.shape[1:]
+        # Row K of the table is the mask.
+        table = self.param('table', nn.initializers.normal(0.5), (self.classes + 1, D))
+        slot_BN = jnp.where(known_BN, index_BN, self.classes)
+        x_BSD = jnp.take(table, slot_BN, axis=0).astype(given_BND.dtype) + given_BND
+        x_BSD = jnp.concatenate([x_BSD, context_BMD.astype(x_BSD.dtype)], 1)
+        grid = grid_of(self.layout) if self.neighbours else None
+        for i in range(self.depth):
+            x_BSD = Block(self.heads, self.hidden, self.dtype, grid, name=f'block_{i}')(x_BSD)
+        x_BND = nn.RMSNorm(dtype=self.dtype, name='norm')(x_BSD[:, :N])
+        return dense(self.classes, self.dtype, 'logits')(x_BND).astype(jnp.float32)
+
+
+def mask_rate(u: jax.Array, schedule: str) -> jax.Array:
+    """Share of tokens unknown for u uniform in [0, 1]: 'cosine' (MaskGIT) or 'upper_half', uniform in [0.5, 1] (Genie)."""
+    return jnp.cos(0.5 * jnp.pi * u) if schedule == 'cosine' else 1.0 - 0.5 * u
+
+
+def draw_known(keys_B: jax.Array, tokens: int, schedule: str) -> jax.Array:
+    """Training masks (B, N): which tokens are known. At least one token is unknown in every example."""
+
+    def one(key: jax.Array) -> jax.Array:
+        rate_key, order_key = jax.random.split(key)
+        unknown = jnp.ceil(mask_rate(jax.random.uniform(rate_key), schedule) * tokens)
+        order_N = jnp.argsort(jax.random.uniform(order_key, (tokens,)))
+        return order_N >= jnp.maximum(unknown, 1)
+
+    return rng.draw(one, keys_B)
+
+
+def decode(
+    logits_of: Callable[[jax.Array, jax.Array], jax.Array],
+    keys_B: jax.Array,
+    tokens: int,
+    steps: int,
+    temperature: float = 1.0,
+    choice: float = 1.0,
+) -> jax.Array:
+    """Draw all tokens of a frame in `steps` rounds.
+
+    Args:
+      logits_of: (index_BN, known_BN) -> logits_BNK.
+      keys_B: one key per example.
+      tokens: N.
+      steps: rounds; 1 draws everything at once, N one token a round on average.
+      temperature: of the tokens; 0 takes the most likely.
+      choice: Gumbel noise in the choice of which tokens to keep, annealed to 0 over the rounds.
+
+    Returns:
+      index_BN int32.
+
+    Raises:
+      ValueError: fewer than one round.
+    """
+    if steps < 1:
+        raise ValueError(f'decoding was asked for {steps} rounds; it takes at least 1.')
+    B = keys_B.shape[0]
+    # How many tokens are still unknown after each round: a cosine, N before the first and 0 after the last.
+    left = [int(tokens * math.cos(0.5 * math.pi * (i + 1) / steps)) for i in range(steps)]
+
+    def round_(carry: tuple[jax.Array, jax.Array], inputs: tuple[jax.Array, jax.Array]) -> tuple:
+        index_BN, known_BN = carry
+        i, unknown = inputs
+        token_keys, choice_keys = rng.split(jax.vmap(jax.random.fold_in, (0, None))(keys_B, i), 2)
+        logits_BNK = logits_of(index_BN, known_BN)
+        if temperature > 0:
+            drawn_BN = rng.draw(lambda k, l: jax.random.categorical(k, l / temperature), token_keys, logits_BNK)
+        else:
+            drawn_BN = jnp.argmax(logits_BNK, -1)
+        log_prob_BNK = jax.nn.log_softmax(logits_BNK)
+        confidence_BN = jnp.take_along_axis(log_prob_BNK, drawn_BN[..., None], -1)[..., 0]
+        noise_BN = rng.draw(lambda k: jax.random.gumbel(k, (tokens,)), choice_keys)
+        confidence_BN = confidence_BN + choice * (1 - (i + 1) / steps) * noise_BN
+        confidence_BN = jnp.where(known_BN, jnp.inf, confidence_BN)
+        rank_BN = jnp.argsort(jnp.argsort(confidence_BN, -1), -1)
+        index_BN = jnp.where(known_BN, index_BN, drawn_BN.astype(jnp.int32))
+        return (index_BN, known_BN | (rank_BN >= unknown)), None
+
+    start = (jnp.zeros((B, tokens), jnp.int32), jnp.zeros((B, tokens), bool))
+    rounds = (jnp.arange(steps), jnp.asarray(left, jnp.int32))
+    if steps == 1:
+        return round_(start, jax.tree.map(lambda x: x[0], rounds))[0][0]
+    return jax.lax.scan(round_, start, rounds)[0][0]

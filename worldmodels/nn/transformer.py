@@ -1,0 +1,141 @@
+"""Transformer blocks the masked network, the tokenizer and the window memory share.
+
+Pre-norm, RMSNorm, QK-norm (Dehghani et al., 2023, arXiv 2302.05442), squared ReLU (So et al., 2021, arXiv 2109.08668), no
+biases. Sums and norms are float32, matmuls the compute dtype.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from worldmodels.types import Latent, Layout
+
+MASKED = -1e30
+
+
+def dense(width: int, dtype: str, name: str | None = None, scale: float = 1.0) -> nn.Dense:
+    """A matmul without bias, truncated normal of variance scale / fan-in."""
+    init = nn.initializers.variance_scaling(scale, 'fan_in', 'truncated_normal')
+    return nn.Dense(width, use_bias=False, dtype=dtype, kernel_init=init, name=name)
+
+
+def attend(
+    q_BQHC: jax.Array, k_BSHC: jax.Array, v_BSHC: jax.Array, bias: jax.Array | None = None, mask: jax.Array | None = None
+) -> jax.Array:
+    """Softmax attention; bias and mask broadcast to (B, heads, Q, S). A query that may see nothing gets zeros.
+
+    A key that is masked has weight exactly zero, but 0 * NaN is NaN: values are therefore cleaned where they are NaN. Nothing
+    is hidden by it, since the key of a NaN input is NaN too and poisons the logits of every query that may see it.
+    """
+    logits = jnp.einsum('bqhc,bshc->bhqs', q_BQHC, k_BSHC, preferred_element_type=jnp.float32)
+    if bias is not None:
+        logits = logits + bias
+    if mask is not None:
+        logits = jnp.where(mask, logits, MASKED)
+        v_BSHC = jnp.where(jnp.isnan(v_BSHC), jnp.zeros((), v_BSHC.dtype), v_BSHC)
+    weights = jax.nn.softmax(logits)
+    return jnp.einsum('bhqs,bshc->bqhc', weights.astype(v_BSHC.dtype), v_BSHC)
+
+
+class QKV(nn.Module):
+    """Queries, keys and values of `heads` heads, queries and keys normalised, queries scaled by a learned temperature."""
+
+    heads: int
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x_BSD: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        D = x_BSD.shape[-1]
+        C = D // self.heads
+        qkv = dense(3 * D, self.dtype)(x_BSD).reshape(*x_BSD.shape[:-1], 3, self.heads, C)
+        q, k, v = qkv[..., 0, :, :], qkv[..., 1, :, :], qkv[..., 2, :, :]
+        gain_H = self.param('gain', nn.initializers.constant(2.0), (self.heads,))
+        norm = nn.RMSNorm(use_scale=False, dtype=self.dtype)
+        q = norm(q) * (gain_H / jnp.sqrt(C))[:, None].astype(q.dtype)
+        return q, norm(k), v
+
+
+class SelfAttention(nn.Module):
+    """Bidirectional attention among the S slots of one frame."""
+
+    heads: int
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x_BSD: jax.Array) -> jax.Array:
+        y = attend(*QKV(self.heads, self.dtype)(x_BSD))
+        return dense(x_BSD.shape[-1], self.dtype, 'out')(y.reshape(x_BSD.shape))
+
+
+class Feed(nn.Module):
+    """The position-wise half of a block."""
+
+    hidden: int
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = jnp.square(jax.nn.relu(dense(self.hidden, self.dtype)(x)))
+        return dense(x.shape[-1], self.dtype, 'out')(y)
+
+
+class Neighbours(nn.Module):
+    """Depthwise 3 x 3 mixing on the token grid: a translation-equivariant sense of "next to", as in CPE (arXiv 2102.10882).
+
+    Written as nine shifted products, which XLA fuses; a grouped convolution is many times slower on CPU.
+    """
+
+    grid: tuple[int, int]
+
+    @nn.compact
+    def __call__(self, x_BND: jax.Array) -> jax.Array:
+        (gh, gw), D = self.grid, x_BND.shape[-1]
+        kernel = self.param('kernel', nn.initializers.normal(0.2), (3, 3, D)).astype(x_BND.dtype)
+        x = jnp.pad(x_BND.reshape(-1, gh, gw, D), ((0, 0), (1, 1), (1, 1), (0, 0)))
+        y = sum(x[:, i : i + gh, j : j + gw] * kernel[i, j] for i in range(3) for j in range(3))
+        return y.reshape(x_BND.shape)
+
+
+class Block(nn.Module):
+    """Attention among the slots of a frame, then a feed-forward; `grid` adds 3 x 3 mixing of the first gh * gw slots."""
+
+    heads: int
+    hidden: int
+    dtype: str
+    grid: tuple[int, int] | None = None
+
+    @nn.compact
+    def __call__(self, x_BSD: jax.Array) -> jax.Array:
+        norm = lambda x: nn.RMSNorm(dtype=self.dtype)(x)
+        if self.grid:
+            N = self.grid[0] * self.grid[1]
+            mixed = Neighbours(self.grid)(norm(x_BSD[:, :N]))
+            x_BSD = x_BSD.at[:, :N].add(mixed) if N < x_BSD.shape[1] else x_BSD + mixed
+        x_BSD = x_BSD + SelfAttention(self.heads, self.dtype)(norm(x_BSD))
+        return x_BSD + Feed(self.hidden, self.dtype)(norm(x_BSD))
+
+
+class EmbedLatent(nn.Module):
+    """Tokens of a latent (..., N) to width D: a projection of their embedding and, where `classes` is given, a table by index.
+
+    Row K of the table stands for "no token yet", the latent before an opening.
+    """
+
+    width: int
+    dtype: str
+    classes: int | None
+
+    @nn.compact
+    def __call__(self, z: Latent) -> jax.Array:
+        x = dense(self.width, self.dtype)(z.embedding_BNE)
+        if self.classes is not None:
+            table = self.param('table', nn.initializers.normal(0.5), (self.classes + 1, self.width))
+            x = x + jnp.take(table, z.index_BN, axis=0).astype(x.dtype)
+        return x
+
+
+def grid_of(layout: Layout) -> tuple[int, int] | None:
+    """The token grid where a frame is exactly one grid, else None."""
+    return layout.grids[0] if len(layout.grids) == 1 and not layout.loose else None

@@ -1,0 +1,80 @@
+"""What a world model is trained to do: the losses of every part, one value per example and tick.
+
+Each loss is a pair (loss_BT, mask_BT); the training step averages over the mask across all devices and weighs by name. Which
+losses exist follows from the parts, so their names are known from `eval_shape` before any compute is spent.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from worldmodels import rng
+from worldmodels.rollout import Trace, fold_time, observe, unfold_time
+from worldmodels.types import Belief, PyTree, Ticks
+from worldmodels.world_model import PARTS, WorldModel
+
+Losses = dict[str, tuple[jax.Array, jax.Array]]
+
+
+def losses(
+    model: WorldModel,
+    variables: PyTree,
+    ticks: Ticks,
+    belief: Belief | None,
+    keys_B: jax.Array,
+    parts: tuple[str, ...] = PARTS,
+) -> tuple[Losses, Belief | None, dict[str, tuple[jax.Array, jax.Array]]]:
+    """All losses of one batch.
+
+    Args:
+      ticks: experience (B, T).
+      belief: carried from the rows' previous segments, or None.
+      keys_B: one key per example.
+      parts: the parts being trained. ('heart',) trains a tokenizer alone: no memory, no transition. A tokenizer left out is
+        frozen and has no loss of its own.
+
+    Returns:
+      losses by name, the belief after the last tick (None when only the heart is trained), metrics as (sum, count).
+    """
+    B, T = ticks.is_first.shape
+    watch_B, heart_B, transition_B = rng.split(keys_B, 3)
+    everywhere_BT = jnp.ones((B, T), jnp.float32)
+    out: Losses = {}
+    observation = fold_time(ticks.observation)
+    if model.heart.tokenizer and 'heart' in parts:
+        keys_BT = rng.per_tick(heart_B, T).reshape(-1)
+        terms = model.apply(variables, method=lambda m: m.heart.autoencode(observation, keys_BT))
+        out |= {k: (unfold_time(v, B), everywhere_BT) for k, v in terms.items()}
+    if parts == ('heart',) and model.heart.tokenizer:
+        return out, None, {}
+
+    carried = belief is not None
+    belief, trace = observe(model, variables, ticks, rng.per_tick(watch_B, T), belief)
+    folded: Trace = fold_time(trace)
+    keys_BT = rng.per_tick(transition_B, T).reshape(-1)
+
+    def terms(m: WorldModel) -> tuple[dict, dict, dict]:
+        z, action, context = folded.departure.z, folded.departure.action_BTA, folded.departure.context_BTMD
+        prediction = folded.prediction
+        if prediction is None:
+            prediction = m.predict(z, action, context)
+        posterior = folded.posterior if m.transition.likelihood else jax.lax.stop_gradient(folded.posterior)
+        advance = m.transition.loss(prediction, posterior, keys_BT)
+        outputs = m.outcomes(z, context, action, folded.z, folded.context_BTMD)
+        paid = m.outcome.losses(outputs, fold_time(dict(ticks.outcomes)))
+        seen = {}
+        if not m.heart.tokenizer:
+            seen = m.heart.losses(m.decode(folded.z, folded.context_BTMD), observation)
+        return advance, paid, seen
+
+    (advance, paid, seen), sown = model.apply(variables, method=terms, mutable=['metrics'])
+    # An opening has the prior over openings to learn; a segment cut out of an episode has nothing before it to learn from.
+    reset_BT = ticks.reset_BT if carried else ticks.reset_BT.at[:, 0].set(True)
+    follows_BT = (~reset_BT | ticks.is_first).astype(jnp.float32)
+    paid_BT = (~reset_BT).astype(jnp.float32)
+    out |= {k: (unfold_time(v, B), follows_BT) for k, v in advance.items()}
+    out |= {k: (unfold_time(v, B), paid_BT) for k, v in paid.items()}
+    out |= {k: (unfold_time(v, B), everywhere_BT) for k, v in seen.items()}
+    metrics = {k: v[0] for k, v in sown.get('metrics', {}).get('transition', {}).items()}
+    return out, belief, metrics

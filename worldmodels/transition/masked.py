@@ -1,0 +1,104 @@
+"""The masked transition: p(z' | z, a, context) as infill with (z, a, context) known and z' unknown.
+
+MaskGIT (arXiv 2202.04200) over one tick. Its rounds of decoding re-run a small spatial network on one tick's context, never
+the history. It has no tractable likelihood and trains on a stop-gradient posterior.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from worldmodels.filter import Posterior
+from worldmodels.nn.infill import Infill, decode, draw_known
+from worldmodels.nn.transformer import EmbedLatent, dense
+from worldmodels.types import Latent, Layout
+
+
+@flax.struct.dataclass
+class Known:
+    """All that is known of the next frame: aligned with its slots, in further slots, and the departure's own tokens."""
+
+    given_BND: jax.Array
+    context_BMD: jax.Array
+    index_BN: jax.Array
+
+
+class Masked(nn.Module):
+    """Fields a config sets:
+      width, depth, heads, hidden: of the infill network, hidden being the feed-forward's width.
+      mask: 'cosine' or 'upper_half', the distribution of the share masked in training.
+      neighbours: 3 x 3 mixing on the token grid in every block.
+      persist: add to the logits of each slot's departure token a learned, slot-dependent amount: the prior of a world where
+        most cells stay as they are.
+      steps, temperature: how it samples unless told otherwise; both are dials of `sample`.
+    """
+
+    classes: int
+    layout: Layout
+    table: bool
+    dtype: str
+    width: int = 128
+    depth: int = 2
+    heads: int = 4
+    hidden: int = 512
+    mask: str = 'cosine'
+    neighbours: bool = False
+    persist: bool = True
+    steps: int = 8
+    temperature: float = 1.0
+
+    likelihood = False
+
+    def setup(self) -> None:
+        D = self.width
+        self.embed = EmbedLatent(D, self.dtype, self.classes if self.table else None)
+        self.action = dense(D, self.dtype)
+        self.context = dense(D, self.dtype)
+        self.place = self.param('place', nn.initializers.normal(0.1), (self.layout.tokens, D))
+        self.infill = Infill(
+            self.classes, D, self.depth, self.heads, self.hidden, self.layout, self.neighbours, self.dtype
+        )
+        if self.persist:
+            self.gate = nn.Dense(1, dtype='float32', bias_init=nn.initializers.constant(2.0))
+
+    def predict(self, z: Latent, action_BA: jax.Array, context_BMD: jax.Array) -> Known:
+        """Context with one slot per token is aligned with the tokens; any other becomes further known slots."""
+        given_BND = self.embed(z) + self.place.astype(self.dtype) + self.action(action_BA)[:, None]
+        aligned = context_BMD.shape[1] == self.layout.tokens
+        if context_BMD.shape[1]:
+            shown_BMD = self.context(context_BMD)
+            given_BND = given_BND + shown_BMD if aligned else given_BND
+        context_BMD = shown_BMD if context_BMD.shape[1] and not aligned else given_BND[:, :0]
+        return Known(given_BND, context_BMD, z.index_BN)
+
+    def logits(self, known: Known, index_BN: jax.Array, known_BN: jax.Array) -> jax.Array:
+        """Logits (B, N, K) of every slot of the next frame, given those of its tokens that are known."""
+        logits_BNK = self.infill(index_BN, known_BN, known.given_BND, known.context_BMD)
+        if self.persist:
+            stay_BN1 = jax.nn.softplus(self.gate(known.given_BND.astype(jnp.float32)))
+            logits_BNK = logits_BNK + stay_BN1 * jax.nn.one_hot(known.index_BN, self.classes)
+        return logits_BNK
+
+    def loss(self, prediction: Known, posterior: Posterior, keys_B: jax.Array) -> dict[str, jax.Array]:
+        """Cross-entropy of the masked tokens, in nats a token: {'transition': (B,)}."""
+        target_BN = posterior.latent.index_BN
+        known_BN = draw_known(keys_B, self.layout.tokens, self.mask)
+        logits_BNK = self.logits(prediction, target_BN, known_BN)
+        log_prob_BNK = jax.nn.log_softmax(logits_BNK)
+        nll_BN = -jnp.take_along_axis(log_prob_BNK, target_BN[..., None], -1)[..., 0]
+        asked_BN = (~known_BN).astype(jnp.float32)
+        changed_BN = asked_BN * (target_BN != prediction.index_BN) * (prediction.index_BN < self.classes)
+        right_BN = jnp.argmax(logits_BNK, -1) == target_BN
+        self.sow('metrics', 'masked_accuracy', (jnp.sum(right_BN * asked_BN), jnp.sum(asked_BN)))
+        self.sow('metrics', 'changed_accuracy', (jnp.sum(right_BN * changed_BN), jnp.sum(changed_BN)))
+        return {'transition': jnp.sum(nll_BN * asked_BN, -1) / jnp.sum(asked_BN, -1)}
+
+    def sample(self, prediction: Known, keys_B: jax.Array, **dials: Any) -> jax.Array:
+        """index_BN int32. Dials: steps, temperature, choice (see nn.infill.decode)."""
+        dials = {'steps': self.steps, 'temperature': self.temperature} | dials
+        return decode(lambda i, k: self.logits(prediction, i, k), keys_B, self.layout.tokens, **dials)
