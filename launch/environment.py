@@ -116,29 +116,23 @@ def make_venv(python):
     raise Failed(f'no pip could be had ({problem}); install it by: sudo apt-get install {package}')
 
 
-def uv_settings():
-    """What the person told pip about indexes and certificates, in uv's words."""
-    asked = subprocess.run([str(PYTHON), '-m', 'pip', 'config', 'list'], capture_output=True, text=True).stdout
-    settings = dict(os.environ)
-    names = {'index-url': 'UV_DEFAULT_INDEX', 'cert': 'SSL_CERT_FILE', 'find-links': 'UV_FIND_LINKS'}
-    for key, value in re.findall(r"^[\w:]+\.+([\w-]+)='(.*)'$", asked, flags=re.MULTILINE):
-        if key in names:
-            settings[names[key]] = ','.join(value.split()) if key == 'find-links' else value
-    return settings
-
-
 def install():
-    """Resolve and install once: with uv, several times faster, or with pip where uv cannot."""
-    project = ['--editable', f'{ROOT}[{EXTRAS}]']
-    pip = [str(PYTHON), '-m', 'pip', 'install', '--quiet', '--disable-pip-version-check']
-    uv = [str(PYTHON), '-m', 'uv', 'pip', 'install', '--quiet', '--python', str(PYTHON)]
-    if subprocess.run([*pip, 'uv'], capture_output=True).returncode == 0:
-        done = subprocess.run([*uv, *project], env=uv_settings(), capture_output=True, text=True)
-        if done.returncode == 0:
-            return
-        print(f'environment: uv could not ({done.stderr.strip()[-300:]}); pip tries.', flush=True)
-    if subprocess.run([*pip, '--prefer-binary', *project]).returncode:
-        raise Failed('pip could not install the project; its message is above, and the same command tries again.')
+    """Resolve and install once. pip's long log is shown only when it failed."""
+    command = [
+        str(PYTHON),
+        '-m',
+        'pip',
+        'install',
+        '--disable-pip-version-check',
+        '--prefer-binary',
+        '--progress-bar',
+        'off',
+    ]
+    command += ['--editable', f'{ROOT}[{EXTRAS}]']
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        print(done.stdout[-4000:], file=sys.stderr)
+        raise Failed('pip could not install the project; its last words are above. The same command tries again.')
 
 
 def wanted():
