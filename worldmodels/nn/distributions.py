@@ -1,4 +1,5 @@
-"""Distributions of DreamerV3 (Hafner et al., 2023): symlog two-hot scalars, categoricals mixed with 1% uniform, Bernoulli.
+"""Distributions of DreamerV3 (Hafner et al., 2023): symlog two-hot scalars, categoricals mixed with 1% uniform,
+Bernoulli.
 
 Everything is a pure function of logits and computes in float32 whatever the logits' dtype.
 """
@@ -28,7 +29,9 @@ def symexp(x: jax.Array) -> jax.Array:
 def twohot_bins(count: int) -> np.ndarray:
     """`count` (odd) values from -exp(20) to exp(20), evenly spaced under symlog and exactly symmetric about zero."""
     if count % 2 != 1:
-        raise ValueError(f'two-hot needs an odd number of bins so that zero is one of them, got {count}: use {count + 1}.')
+        raise ValueError(
+            f'two-hot needs an odd number of bins so that zero is one of them, got {count}: use {count + 1}.'
+        )
     half = np.linspace(-20, 0, count // 2 + 1)
     half = -np.expm1(-half)
     return np.concatenate([half, -half[:-1][::-1]]).astype(np.float32)

@@ -1,0 +1,14 @@
+"""Hearts: how a frame becomes tokens and tokens a frame.
+
+A heart has `layout`, `classes` K (None where continuous) and `embedding_size` E; `encode(observation)`, `embed(index)`,
+`decode(z, context)`, `losses(prediction, observation)` and `render(prediction)`. A `tokenizer` encodes straight to a
+`Latent`, since the frame alone decides its tokens, and has a loss of its own, `autoencode(observation, keys)`; any
+other heart gives features (B, F) for the filter and is trained through the world model. What is fitted instead of
+learned lives in `constants`.
+"""
+
+from worldmodels.heart.categorical import Categorical
+from worldmodels.heart.palette import Palette
+from worldmodels.heart.tokens import Tokens
+
+KINDS = {'categorical': Categorical, 'tokens': Tokens, 'palette': Palette}

@@ -1,0 +1,167 @@
+"""DreamerV3's heart (Hafner et al., 2023): an encoder and a decoder trained jointly with the dynamics around groups of
+classes.
+
+Tokens are N independent categoricals of K classes with no place on a grid; their embedding is the one-hot itself, E =
+K.
+"""
+
+from __future__ import annotations
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from worldmodels.heart.codec import Codec, codecs
+from worldmodels.nn.layers import MLP, BlockLinear, ConvDown, ConvUp, NormDense, norm
+from worldmodels.types import Latent, Layout, Modality, Spec, flat
+
+
+def _coarse(modality: Modality, stages: int) -> tuple[int, int]:
+    """Height and width after `stages` halvings, rounded up."""
+    return -(-modality.shape[0] // 2**stages), -(-modality.shape[1] // 2**stages)
+
+
+class ImageEncoder(nn.Module):
+    """Halving convolutions of depth * mults channels, (B, H, W, C) in [0, 1] -> (B, F); sides are padded to divide."""
+
+    modality: Modality
+    depth: int
+    mults: tuple[int, ...]
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        H, W, _ = self.modality.shape
+        h, w = _coarse(self.modality, len(self.mults))
+        scale = 2 ** len(self.mults)
+        x = jnp.pad(x - 0.5, ((0, 0), (0, h * scale - H), (0, w * scale - W), (0, 0)))
+        for mult in self.mults:
+            x = nn.silu(norm(self.dtype)(ConvDown(self.depth * mult, self.dtype)(x)))
+        return flat(x, 1)
+
+
+class ImageDecoder(nn.Module):
+    """z (B, N, E) and context (B, M, D) -> (B, H, W, C) in (0, 1): a coarse grid, then doubling convolutions.
+
+    The context enters the coarse grid by a block-diagonal matmul, each block of it giving its own channels.
+    """
+
+    modality: Modality
+    depth: int
+    mults: tuple[int, ...]
+    units: int
+    blocks: int
+    dtype: str
+
+    @nn.compact
+    def __call__(self, z_BNE: jax.Array, context_BMD: jax.Array) -> jax.Array:
+        h, w = _coarse(self.modality, len(self.mults))
+        depths = [self.depth * mult for mult in self.mults]
+        size = h * w * depths[-1]
+        x = NormDense(2 * self.units, self.dtype, name='latent')(flat(z_BNE, 1))
+        x = nn.Dense(size, dtype=self.dtype, name='coarse')(x).reshape(-1, h, w, depths[-1])
+        if context_BMD.shape[1]:
+            g = math.gcd(self.blocks, math.prod(context_BMD.shape[1:]), depths[-1])
+            y = BlockLinear(size, g, self.dtype, name='context')(flat(context_BMD, 1))
+            y = y.reshape(-1, g, h, w, depths[-1] // g).transpose(0, 2, 3, 1, 4)
+            x = x + y.reshape(x.shape)
+        x = nn.silu(norm(self.dtype)(x))
+        for depth in depths[-2::-1]:
+            x = nn.silu(norm(self.dtype)(ConvUp(depth, self.dtype)(x)))
+        x = ConvUp(self.modality.shape[2], self.dtype, name='image')(x)
+        return nn.sigmoid(x[:, : self.modality.shape[0], : self.modality.shape[1]].astype(jnp.float32))
+
+
+class FlatDecoder(nn.Module):
+    """z and context side by side -> MLP -> (B, values)."""
+
+    values: int
+    layers: int
+    units: int
+    dtype: str
+
+    @nn.compact
+    def __call__(self, z_BNE: jax.Array, context_BMD: jax.Array) -> jax.Array:
+        x = jnp.concatenate([flat(z_BNE, 1).astype(self.dtype), flat(context_BMD, 1).astype(self.dtype)], -1)
+        x = MLP(self.layers, self.units, self.dtype)(x)
+        return nn.Dense(self.values, dtype=self.dtype, name='values')(x).astype(jnp.float32)
+
+
+class Categorical(nn.Module):
+    """Fields a config sets:
+      stoch, classes: N groups of K classes.
+      depth, mults: channels of the convolutions, one stage per multiplier.
+      units, layers: of the MLPs that read and write grids and vectors.
+      blocks: of the matmul from context to the decoder's coarse grid.
+
+    Images are convolved; grids (one-hot per channel) and vectors (symlog) go through MLPs. Features of several
+    modalities are joined. Predictions are patches as `codec` has them: one pixel, one cell or the whole vector.
+    """
+
+    spec: Spec
+    dtype: str
+    stoch: int = 32
+    classes: int = 16
+    depth: int = 16
+    mults: tuple[int, ...] = (2, 3, 4, 4)
+    units: int = 256
+    layers: int = 3
+    blocks: int = 8
+
+    tokenizer = False
+
+    @property
+    def codecs(self) -> dict[str, Codec]:
+        return codecs(self.spec, 1)
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(loose=self.stoch)
+
+    @property
+    def embedding_size(self) -> int:
+        return self.classes
+
+    def setup(self) -> None:
+        encoders, decoders = {}, {}
+        for name, codec in self.codecs.items():
+            m = codec.modality
+            if m.kind == 'image':
+                encoders[name] = ImageEncoder(m, self.depth, self.mults, self.dtype)
+                decoders[name] = ImageDecoder(m, self.depth, self.mults, self.units, self.blocks, self.dtype)
+            else:
+                values = math.prod(codec.grid) * codec.values
+                encoders[name] = MLP(self.layers, self.units, self.dtype)
+                decoders[name] = FlatDecoder(values, self.layers, self.units, self.dtype)
+        self.encoders, self.decoders = encoders, decoders
+
+    def encode(self, observation: dict[str, jax.Array]) -> jax.Array:
+        """Raw observations -> features (B, F)."""
+        features = []
+        for name, codec in self.codecs.items():
+            x_BNP = codec.patches(observation[name])
+            image = codec.modality.kind == 'image'
+            x = x_BNP.reshape(-1, *codec.modality.shape) if image else flat(x_BNP, 1)
+            features.append(self.encoders[name](x))
+        return jnp.concatenate(features, -1)
+
+    def embed(self, index_BN: jax.Array) -> jax.Array:
+        """One-hot (B, N, K); index K, no token yet, gives zeros."""
+        return jax.nn.one_hot(index_BN, self.classes)
+
+    def decode(self, z: Latent, context_BMD: jax.Array) -> dict[str, jax.Array]:
+        """p(o | z, context): patches (B, N, P) by modality."""
+        return {
+            name: self.decoders[name](z.embedding_BNE, context_BMD).reshape(-1, math.prod(codec.grid), codec.values)
+            for name, codec in self.codecs.items()
+        }
+
+    def losses(self, prediction: dict[str, jax.Array], observation: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """{'reconstruction': (B,)}: squared error of images and symlog vectors, cross-entropy of grids, summed."""
+        return {'reconstruction': sum(c.loss(prediction[k], observation[k]) for k, c in self.codecs.items())}
+
+    def render(self, prediction: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """The mode of a prediction, raw."""
+        return {name: codec.render(prediction[name]) for name, codec in self.codecs.items()}

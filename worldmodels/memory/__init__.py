@@ -1,0 +1,11 @@
+"""Memories: everything that carries history, and nothing else does. The contract is `base.Memory`.
+
+`step` is for acting and `sequence` for training; one meaning, resets anywhere. Outside a memory only its context (B,
+M, D) is seen.
+"""
+
+from worldmodels.memory.none import Nothing
+from worldmodels.memory.recurrent import Recurrent
+from worldmodels.memory.window import Window
+
+KINDS = {'none': Nothing, 'recurrent': Recurrent, 'window': Window}

@@ -1,0 +1,11 @@
+"""Transitions: p(z' | z, a, context), over one tick's context and never the history.
+
+`predict(z, action, context)` computes once all that is known of the next frame; `loss(prediction, posterior, keys)`,
+`sample(prediction, keys, **dials)` and, where `likelihood`, `log_prob(prediction, z)` go on from it. A transition
+without likelihood trains on a stop-gradient posterior. Contexts may have no slots.
+"""
+
+from worldmodels.transition.categorical import Categorical
+from worldmodels.transition.masked import Masked
+
+KINDS = {'categorical': Categorical, 'masked': Masked}
