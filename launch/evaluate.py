@@ -1,0 +1,47 @@
+"""Dreams of a trained world model on held-out starts, and a report on them.
+
+    python launch/evaluate.py --workdir=runs/demo [--baseline=runs/other ...] [--starts=200 --horizon=15 --seeds=3]
+
+Writes WORKDIR/evaluation/report.html and report.json, prints a table, and ends with the path of the report.
+"""
+
+import shlex
+import sys
+
+from absl import app, flags
+from rich.console import Console
+
+WORKDIR = flags.DEFINE_string('workdir', None, 'Workdir of the run to examine.', required=True)
+BASELINE = flags.DEFINE_multi_string('baseline', [], 'Workdir of a run to compare with on the same starts; repeatable.')
+OUT = flags.DEFINE_string('out', '', 'Folder of the report; default WORKDIR/evaluation.')
+DATA = flags.DEFINE_string('data', '', 'Dataset; default: the one the run was trained on.')
+STARTS = flags.DEFINE_integer('starts', None, 'Held-out starts; default config.evaluate.starts.')
+CONTEXT = flags.DEFINE_integer('context', None, 'Ticks watched before dreaming.')
+HORIZON = flags.DEFINE_integer('horizon', None, 'Ticks dreamed.')
+SEEDS = flags.DEFINE_integer('seeds', None, 'Dreams of each start.')
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f'Unexpected arguments: {" ".join(argv[1:])}.')
+    from worldmodels.evaluation import examine  # after the flags are read: --help answers at once
+
+    try:
+        plan = examine.prepare(
+            WORKDIR.value,
+            BASELINE.value,
+            data=DATA.value,
+            starts=STARTS.value,
+            context=CONTEXT.value,
+            horizon=HORIZON.value,
+            seeds=SEEDS.value,
+        )
+    except ValueError as error:
+        sys.exit(str(error))
+    page, results = examine.run(plan, out=OUT.value, command=shlex.join(['python', *sys.argv]))
+    Console().print(examine.table(results))
+    print(page)
+
+
+if __name__ == '__main__':
+    app.run(main)

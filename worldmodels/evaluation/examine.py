@@ -1,0 +1,212 @@
+"""A trained model in, a report out: held-out windows, every dreamer over them, numbers, films, page."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from worldmodels.build import build_model
+from worldmodels.data import pipeline
+from worldmodels.evaluation import dreams, judge, report, tiles
+from worldmodels.evaluation.frames import align, check_tile, judged
+from worldmodels.evaluation.settings import Settings
+from worldmodels.evaluation.speeds import speeds
+from worldmodels.training import checkpoint
+from worldmodels.types import PyTree, Spec, Ticks
+from worldmodels.world_model import WorldModel
+
+TRAINING_WINDOWS = 512  # from which the tiles of the world are collected
+FILMS = 6
+VERSIONS = ('jax', 'flax', 'numpy')
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A model as it lies in a workdir."""
+
+    name: str
+    model: WorldModel
+    variables: PyTree
+    config: Any
+    step: int
+
+    @classmethod
+    def load(cls, workdir: str) -> Trained:
+        """Raises ValueError with one sentence where there is no checkpoint or it does not fit."""
+        config, spec, variables, step = checkpoint.load(workdir)
+        model = build_model(config.model, spec, config.train.dtype)
+        return cls(Path(workdir).resolve().name, model, variables, config, step)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Everything an examination needs, loaded and checked; nothing dreamed yet."""
+
+    workdir: str
+    trained: Trained
+    others: list[Trained]
+    settings: Settings
+    path: str
+    windows: Ticks
+    question: judge.Question
+
+
+def prepare(workdir: str, baselines: Sequence[str] = (), *, data: str = '', **overrides: Any) -> Plan:
+    """Loads models and held-out windows, and says what does not fit before anything is computed.
+
+    Args:
+      workdir: of the run to examine.
+      baselines: workdirs of runs to compare with on the same starts.
+      data: dataset; default: the one the model was trained on.
+      **overrides: fields of `Settings`, above config.evaluate.
+
+    Raises:
+      ValueError: no checkpoint, a spec that differs between models and data, or settings that cannot be.
+    """
+    trained = Trained.load(workdir)
+    others = [Trained.load(path) for path in baselines]
+    settings = Settings.of(trained.config.evaluate, **overrides)
+    spec, path = trained.model.spec, data or trained.config.data.path
+    _same_spec(spec, {path: pipeline.read_spec(path)} | {o.name: o.model.spec for o in others})
+    for _, modality in spec.observation:
+        check_tile(modality, settings.tile)
+    length = settings.context + settings.horizon
+    windows = pipeline.windows(path, 'validation', spec, settings.starts, length, trained.config.seed)
+    training = pipeline.windows(path, 'train', spec, TRAINING_WINDOWS, length, trained.config.seed)
+    dictionaries = judge.tile_dictionaries([training], spec, settings.tile)
+    question = judge.Question(spec, settings.context, settings.horizon, settings.tile, dictionaries)
+    return Plan(workdir, trained, others, settings, path, windows, question)
+
+
+def run(plan: Plan, *, out: str = '', command: str = '') -> tuple[Path, dict]:
+    """Dreams, judges, writes `out` (default: workdir/evaluation); returns the path of the page and the numbers."""
+    clock, trained = _Clock(), plan.trained
+    subjects = _judge_all(plan, clock)
+    results = report.numbers(subjects, plan.windows, plan.question, plan.settings.seeds)
+    results['coverage'] = _coverage(plan.windows, plan.question)
+    world = trained.config.world.get('name', '')
+    facts = {'workdir': str(plan.workdir), 'step': trained.step, 'dataset': str(plan.path), 'split': 'validation'}
+    about = {
+        'title': f'{trained.name}: dreams of {world}' if world else trained.name,
+        'command': command,
+        'facts': facts | {f'baseline {o.name}': f'step {o.step}' for o in plan.others},
+        'hardware': hardware(),
+        'versions': {'python': platform.python_version(), **{name: version(name) for name in VERSIONS}},
+        'dials': dict(plan.settings.dials),
+        'config': trained.config.to_dict(),
+        'seconds': clock.laps,
+    }
+    folder = Path(out or Path(plan.workdir) / 'evaluation')
+    return report.write(folder, results, subjects[0].verdict, plan.question, about), results
+
+
+def _judge_all(plan: Plan, clock: _Clock) -> list[report.Subject]:
+    trained, others, settings = plan.trained, plan.others, plan.settings
+    windows, question = plan.windows, plan.question
+    size = min(dreams.batch_size(question.spec, settings.context + settings.horizon), settings.starts)
+    span = (settings.context, settings.horizon)
+    seeds = range(settings.seeds)
+    total = settings.starts * (settings.seeds * (1 + len(others)) + 2)
+    columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    subjects = []
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task('dreaming', total=total)
+
+        def judged_by(
+            name: str, role: str, dreamer: dreams.Dreamer, owner: Trained | None = None, **options: Any
+        ) -> None:
+            progress.update(task, description=f'dreaming: {name}')
+            verdict = judge.judge(
+                dreamer, windows, question, batch=size, advance=lambda n: progress.advance(task, n), **options
+            )
+            fast = None
+            if owner is not None:
+                first, _ = next(dreams.batches(windows, size))
+                fast = speeds(owner.model, owner.variables, first, *span, **settings.dials)
+            subjects.append(report.Subject(name, role, verdict, fast))
+            clock.lap(name)
+
+        for one in (trained, *others):
+            role = 'model' if one is trained else 'baseline'
+            dreamer = dreams.imagined(one.model, one.variables, *span, **settings.dials)
+            options = {
+                'seeds': seeds,
+                'read': dreams.reader(one.model, one.variables),
+                'show': FILMS if one is trained else 0,
+            }
+            judged_by(one.name, role, dreamer, one, **options)
+            if one is trained:
+                judged_by('copy of the last frame', 'copy', dreams.copy_last(*span))
+                judged_by('real frames redrawn', 'redrawn', dreams.redrawn(one.model, one.variables, *span))
+    return subjects
+
+
+def _same_spec(spec: Spec, found: Mapping[str, Spec]) -> None:
+    for name, other in found.items():
+        if other != spec:
+            raise ValueError(
+                f'{name} is about another world than the model to be examined: its observations, actions or outcomes '
+                f"are {other.to_json()}, the model's {spec.to_json()}; give data and baselines of the same world."
+            )
+
+
+def _coverage(windows, question: judge.Question) -> dict[str, float | None]:
+    valid_BH = judged(windows.is_first, windows.is_last, question.context, question.horizon)
+    out: dict[str, float | None] = {}
+    for name, table in question.dictionaries.items():
+        _, true_BH = align(windows.observation[name], question.context, question.horizon)
+        out[name] = None if table is None else tiles.coverage(np.asarray(true_BH)[valid_BH], question.tile, table)
+    return out
+
+
+def hardware() -> str:
+    """The devices jax computes on, in words."""
+    device = jax.devices()[0]
+    name = device.device_kind
+    if device.platform == 'cpu':
+        try:
+            lines = Path('/proc/cpuinfo').read_text().splitlines()
+            name = next(line.split(':', 1)[1].strip() for line in lines if line.startswith('model name'))
+        except (OSError, StopIteration):
+            name = platform.processor() or platform.machine()
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+        return f'{name}, {cores} cores'
+    return f'{len(jax.local_devices())} x {name}'
+
+
+def table(results: dict, metrics: tuple[str, ...] = ('exact', 'changed')) -> Table:
+    """A terminal table of some horizons."""
+    horizons = report.some_horizons(len(results['setup']['horizons']), 5)
+    out = Table(*('', 'ticks dreamed', *(str(k) for k in horizons)), title='on held-out starts')
+    for metric in metrics:
+        for world in results['worlds']:
+            for scores in world['scores'].values():
+                if metric in scores:
+                    values = (report.show(scores[metric]['value'], metric, k) for k in horizons)
+                    out.add_row(report.METRICS[metric].label, world['name'], *values)
+        out.add_section()
+    return out
+
+
+class _Clock:
+    """Seconds since the last lap, by name."""
+
+    def __init__(self):
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[name], self._last = round(now - self._last, 2), now

@@ -1,0 +1,238 @@
+"""The report: numbers into report.json, and numbers, curves and films into one self-contained report.html."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from worldmodels.evaluation import figures, films, outcomes
+from worldmodels.evaluation.frames import align, judged
+from worldmodels.evaluation.intervals import difference
+from worldmodels.evaluation.judge import Question, Verdict
+from worldmodels.types import Array, Modality, Ticks
+
+TEMPLATE = 'report.html.j2'
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    label: str
+    meaning: str
+    percent: bool = True
+    unit: str = ''
+    digits: int = 1
+
+
+METRICS = {
+    'exact': Metric('Whole frame right', 'Share of dreamed frames in which every single cell is right.'),
+    'changed': Metric(
+        'Changed cells right',
+        'Share of right cells among those that changed in the real world at that tick. Most of a picture stands still, '
+        'so this is the number that tells whether the world moves as it should.',
+    ),
+    'cells': Metric('Cells right', 'Share of all cells that are right. High even for a dream in which nothing moves.'),
+    'tokens': Metric('Tokens right', 'Share of dreamed tokens equal to those the heart gives to the real frame.'),
+    'psnr': Metric(
+        'PSNR',
+        'Peak signal-to-noise ratio of the raw pixels, of the mean squared error over all frames; 100 is exact.',
+        percent=False,
+        unit='dB',
+    ),
+    'ssim': Metric('SSIM', 'Structural similarity of raw pixels; 1 is the same picture.', percent=False, digits=3),
+    'error': Metric('Mean absolute error', 'Of each number of a vector observation.', percent=False, digits=3),
+    'strict_exact': Metric('Whole frame right, strict', 'Every pixel within 8 of 255 levels; no snapping.'),
+    'strict_changed': Metric('Changed cells right, strict', 'The same for the cells that changed.'),
+    'strict_cells': Metric('Cells right, strict', 'The same for all cells.'),
+}
+FIGURES = ('exact', 'changed', 'cells', 'tokens', 'psnr', 'ssim', 'error')
+ROLES = {
+    'model': 'the world model under examination',
+    'copy': 'repeats the last frame it saw: a world in which nothing happens',
+    'redrawn': 'the real frames, encoded and drawn again by the model; no dream of it can look better',
+    'baseline': 'another trained model on the same starts',
+}
+
+
+@dataclasses.dataclass
+class Subject:
+    """A judged dreamer: its name, its role (a key of ROLES), its verdict, and its speeds where it is a model."""
+
+    name: str
+    role: str
+    verdict: Verdict
+    speeds: dict[str, float] | None = None
+
+
+def numbers(
+    subjects: list[Subject], windows: Ticks, question: Question, seeds: int, group_B: Array | None = None
+) -> dict:
+    """Everything measured, ready for JSON. The copy-last-frame subject must be among the subjects."""
+    valid_BH = judged(windows.is_first, windows.is_last, question.context, question.horizon)
+    copy = next(s for s in subjects if s.role == 'copy').verdict
+    worlds = []
+    for subject in subjects:
+        verdict = subject.verdict
+        scores = {m: {k: verdict.estimate(m, k, group_B).to_json() for k in sums} for m, sums in verdict.sums.items()}
+        entry: dict[str, Any] = {'name': subject.name, 'role': subject.role, 'scores': scores, 'speeds': subject.speeds}
+        if subject.role != 'copy':
+            entry['above_copy'] = {
+                m: {k: difference(verdict.sums[m][k], copy.sums[m][k], group_B).to_json() for k in ('exact', 'changed')}
+                for m in scores
+                if 'exact' in scores[m]
+            }
+        if verdict.outcomes:
+            entry['outcomes'] = _outcomes(verdict, windows, question, valid_BH, seeds, group_B)
+        worlds.append(entry)
+    return {
+        'setup': {
+            'starts': int(valid_BH.shape[0]),
+            'independent_groups': len(np.unique(group_B)) if group_B is not None else int(valid_BH.shape[0]),
+            'seeds': seeds,
+            'context': question.context,
+            'horizons': list(range(1, question.horizon + 1)),
+            'judged_per_horizon': valid_BH.sum(0).tolist(),
+            'tile': question.tile,
+            'tiles_known': {k: None if d is None else len(d) for k, d in question.dictionaries.items()},
+        },
+        'worlds': worlds,
+    }
+
+
+def _outcomes(verdict: Verdict, windows: Ticks, question: Question, valid_BH: Array, seeds: int, group_B) -> dict:
+    out = {}
+    for name, said_SBH in verdict.outcomes.items():
+        _, true_BH = align(np.asarray(windows.outcomes[name]), question.context, question.horizon)
+        if name == 'discount':
+            _, ended_BH = align(np.asarray(windows.is_terminal), question.context, question.horizon)
+            counts = outcomes.termination_events(ended_BH, said_SBH, valid_BH)
+            out['termination'] = outcomes.summary(counts, seeds, group_B)
+        else:
+            threshold = outcomes.reward_threshold(true_BH, valid_BH)
+            counts = outcomes.reward_events(true_BH, said_SBH, valid_BH, threshold)
+            error, silence = outcomes.absolute_error(true_BH, said_SBH, valid_BH)
+            out[name] = outcomes.summary(counts, seeds, group_B) | {
+                'threshold': threshold, 'absolute_error': error, 'absolute_error_of_silence': silence,
+            }  # fmt: skip
+    return out
+
+
+def headlines(results: dict) -> list[dict[str, str]]:
+    """What to read first: [{label, value, detail}]."""
+    model = next(w for w in results['worlds'] if w['role'] == 'model')
+    copy = next(w for w in results['worlds'] if w['role'] == 'copy')
+    last = results['setup']['horizons'][-1]
+    out = []
+    for modality, scores in model['scores'].items():
+        if 'exact' not in scores:
+            continue
+        for metric, k in (('changed', 1), ('exact', 1), ('exact', last)):
+            ahead = 'one tick ahead' if k == 1 else f'{k} ticks ahead'
+            ours, low, high = (show(scores[metric][f], metric, k) for f in ('value', 'low', 'high'))
+            theirs = show(copy['scores'][modality][metric]['value'], metric, k)
+            detail = f'{low} to {high} · copying the last frame: {theirs}'
+            out.append({'label': f'{METRICS[metric].label}, {ahead}', 'value': ours, 'detail': detail})
+        break
+    if model['speeds']:
+        speed, single = model['speeds']['dreamed_frames_per_second'], model['speeds']['single_frame_ms']
+        detail = f'{model["speeds"]["batch"]} dreams at once · one alone: {single:.1f} ms a frame'
+        out.append({'label': 'Frames dreamed per second', 'value': f'{speed:,.0f}', 'detail': detail})
+    return out
+
+
+def sentence(results: dict) -> str:
+    """One sentence on whole frames against copying the last one."""
+    model = next(w for w in results['worlds'] if w['role'] == 'model')
+    above = next((m['exact'] for m in model.get('above_copy', {}).values()), None)
+    if above is None:
+        return ''
+    horizons = results['setup']['horizons']
+    won = [k for k, v in zip(horizons, above['value']) if v is not None and v > 0]
+    sure = [k for k, v in zip(horizons, above['low']) if v is not None and v > 0]
+    beats = 'The dream gets more whole frames right than copying the last frame'
+    if not won:
+        return 'At no horizon does the dream get more whole frames right than copying the last frame.'
+    at = f'every horizon from 1 to {horizons[-1]}' if won == horizons else f'{len(won)} of {len(horizons)} horizons'
+    return f'{beats} at {at}; at {len(sure)} of them the 95 percent interval of the difference stays above zero.'
+
+
+def show(values: list[float | None], metric: str, horizon: int) -> str:
+    """The number at a horizon as text; a dash where nothing was counted."""
+    value, kind = values[horizon - 1], METRICS[metric]
+    if value is None:
+        return '–'
+    return f'{100 * value:.{kind.digits}f}%' if kind.percent else f'{value:.{kind.digits}f}'
+
+
+def some_horizons(horizon: int, most: int = 8) -> list[int]:
+    """At most `most` of 1..horizon, close together at first."""
+    return sorted({round(k) for k in np.geomspace(1, horizon, most)} | {1, horizon})
+
+
+def draw(results: dict) -> dict[str, list[dict]]:
+    """Curves by modality: [{metric, svg}]."""
+    out: dict[str, list[dict]] = {}
+    modalities = dict.fromkeys(m for w in results['worlds'] for m in w['scores'])
+    for modality in modalities:
+        for metric in FIGURES:
+            curves = []
+            for slot, world in enumerate(results['worlds']):
+                scores = world['scores'].get(modality, {})
+                if metric in scores:
+                    e = scores[metric]
+                    curves.append(figures.Curve(e['value'], e['low'], e['high'], slot))
+                if world['role'] == 'model' and f'strict_{metric}' in scores:
+                    e = scores[f'strict_{metric}']
+                    curves.append(figures.Curve(e['value'], e['low'], e['high'], slot, dashed=True))
+            if curves:
+                kind, name = METRICS[metric], f'{modality}-{metric}'
+                svg = figures.curves(curves, percent=kind.percent, unit=kind.unit, name=name)
+                out.setdefault(modality, []).append({'metric': metric, 'svg': svg})
+    return out
+
+
+def show_films(verdict: Verdict, question: Question, horizons: list[int]) -> list[dict]:
+    """[{title, animation, strip}] of the films a verdict kept, first modality that is a picture."""
+    out = []
+    for film in verdict.films:
+        name = next(iter(film.true))
+        modality: Modality = question.spec.modalities[name]
+        cell = question.tile if modality.kind == 'image' else films.GRID_PIXELS
+        strip = films.strip(film, name, modality, question.context, horizons, cell)
+        title = f'Start {film.start + 1}: {100 * film.cells_right:.1f}% of cells right'
+        animation = films.animation(film, name, modality, question.context)
+        out.append({'title': title, 'animation': animation, 'strip': strip})
+    return out
+
+
+def write(out: Path, results: dict, verdict: Verdict, question: Question, about: dict) -> Path:
+    """Writes report.json and report.html into `out`; returns the path of the page.
+
+    `about`: title, command, config, hardware, versions, seconds and whatever else the JSON shall keep; only text and
+    numbers.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    record = {**about, 'sentence': sentence(results), 'headlines': headlines(results), **results}
+    (out / 'report.json').write_text(json.dumps(record, indent=1, allow_nan=False) + '\n')
+    horizons = some_horizons(question.horizon)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader('worldmodels.evaluation', ''), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    page = environment.get_template(TEMPLATE).render(
+        record=record,
+        horizons=horizons,
+        figures=draw(results),
+        films=show_films(verdict, question, horizons),
+        metrics=METRICS,
+        roles=ROLES,
+        show=show,
+        config=json.dumps(about['config'], indent=1, default=str),
+    )
+    path = out / 'report.html'
+    path.write_text(page)
+    return path
