@@ -1,0 +1,110 @@
+"""Plays a world and writes a dataset of episodes.
+
+    python launch/collect.py --world=navix/DoorKey-8x8 --policy=random:0.5,scripted:0.5 --steps=40000 --path=data/doorkey
+
+Killed at any time, the same command goes on; finished, it says so.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from importlib import metadata
+
+from absl import app, flags, logging
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+_WORLD = flags.DEFINE_string('world', 'navix/DoorKey-8x8', 'family/name of the world.')
+_VIEW = flags.DEFINE_enum('view', 'full', ['full', 'partial'], 'What is seen of it.')
+_OBSERVATION = flags.DEFINE_enum('observation', 'rgb', ['rgb', 'symbolic'], 'In what form.')
+_POLICY = flags.DEFINE_string(
+    'policy',
+    'random:0.5,scripted:0.5',
+    'kind:weight,...; kinds random, sticky, scripted; weights are shares of frames.',
+)
+_NOISE = flags.DEFINE_float('noise', 0.4, 'Probability that the scripted policy acts at random.')
+_STEPS = flags.DEFINE_integer('steps', 40_000, 'Frames of the train split, rounded up to whole chunks.')
+_VALIDATION = flags.DEFINE_integer('validation', 400, 'Episodes of the validation split, from openings never in train.')
+_MAX_EPISODE_STEPS = flags.DEFINE_integer('max_episode_steps', 128, 'Actions after which an episode is cut.')
+_LANES = flags.DEFINE_integer('lanes', 64, 'Worlds played side by side.')
+_SEED = flags.DEFINE_integer('seed', 0, 'Everything drawn depends on it.')
+_PATH = flags.DEFINE_string('path', None, 'Folder of the dataset.', required=True)
+
+
+def provenance() -> dict:
+    """Versions and the git commit, kept with the data."""
+    packages = ('jax', 'numpy', 'navix', 'tensorflow-datasets', 'array_record')
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    commit = subprocess.run(['git', 'rev-parse', 'HEAD'], cwd=root, capture_output=True, text=True, check=False)
+    return {
+        'versions': {package: metadata.version(package) for package in packages},
+        'git_commit': commit.stdout.strip() or 'unknown',
+    }
+
+
+def main(argv):
+    del argv
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    from worldmodels import worlds
+    from worldmodels.data import collect
+
+    logging.set_verbosity(logging.WARNING)
+    console = Console(file=sys.stdout, soft_wrap=True)
+    path = os.path.abspath(os.path.expanduser(_PATH.value)).rstrip('/')
+    try:
+        settings = collect.Settings(
+            world=_WORLD.value,
+            view=_VIEW.value,
+            observation=_OBSERVATION.value,
+            policy=collect.parse_policy(_POLICY.value),
+            noise=_NOISE.value,
+            steps=_STEPS.value,
+            validation=_VALIDATION.value,
+            max_episode_steps=_MAX_EPISODE_STEPS.value,
+            lanes=_LANES.value,
+            seed=_SEED.value,
+        )
+        if collect.is_complete(path, settings):
+            console.print(f'{path} is complete: nothing to do.')
+            return
+        spec = worlds.make(settings.world, 1, **settings.world_options()).spec
+        frames = settings.ticks * settings.lanes * settings.chunks
+        size = frames * collect.frame_bytes(spec) / 1e6
+        console.print(
+            f'{settings.world}: {frames:,} frames to train on and {settings.validation} held-out episodes; '
+            f'{size:,.0f} MB of training frames before compression, as much in {path}.parts while it runs.'
+        )
+        start = time.time()
+        frames = TextColumn('{task.completed:,.0f} / {task.total} frames')
+        columns = (
+            TextColumn('{task.description}'),
+            BarColumn(),
+            frames,
+            TimeElapsedColumn(),
+            TextColumn('ETA'),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=console) as bar:
+            tasks = {stage: bar.add_task(stage, total=None) for stage in ('playing', 'writing')}
+            written = collect.collect(
+                path,
+                settings,
+                provenance(),
+                lambda stage, done, total: bar.update(tasks[stage], completed=done, total=total),
+            )
+            bar.update(tasks['writing'], total=sum(map(sum, written['lengths'].values())))
+    except ValueError as error:
+        console.print(str(error), style='red', markup=False)
+        sys.exit(1)
+    for split, lengths in written['lengths'].items():
+        console.print(f'{split}: {len(lengths):,} episodes, {sum(lengths):,} frames')
+    console.print(f'{path} written in {time.time() - start:.0f} s.')
+
+
+if __name__ == '__main__':
+    app.run(main)

@@ -1,0 +1,31 @@
+"""Actions drawn uniformly."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from worldmodels import rng
+from worldmodels.types import ActionSpace
+
+
+@dataclasses.dataclass(frozen=True)
+class Random:
+    """Any action, each as likely as the others (uniform within the bounds where actions are continuous)."""
+
+    action: ActionSpace
+
+    def initial(self, batch: int) -> tuple:
+        return ()
+
+    def __call__(self, params, belief, policy_state, keys_B: jax.Array):
+        return uniform(self.action, keys_B), policy_state, {}
+
+
+def uniform(space: ActionSpace, keys_B: jax.Array) -> jax.Array:
+    """Raw actions (B,) or (B, size), one per key."""
+    if space.kind == 'discrete':
+        return rng.draw(lambda key: jax.random.randint(key, (), 0, space.size, jnp.int32), keys_B)
+    return rng.draw(lambda key: jax.random.uniform(key, space.shape, jnp.float32, space.low, space.high), keys_B)

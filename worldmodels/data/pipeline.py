@@ -1,0 +1,253 @@
+"""Segments of recorded experience for training, and windows of it for evaluation.
+
+What a batch holds is a function of (seed, step, row): nothing is drawn on the way. So the iterator's state is a number,
+it restores exactly, and the rows are the same however many processes share them.
+"""
+
+from __future__ import annotations
+
+import collections
+import os
+import threading
+from typing import Any
+
+import numpy as np
+
+from worldmodels.data.episodes import as_ticks, features, read_metadata, to_ticks
+from worldmodels.types import Spec, Ticks
+
+CACHE_BYTES = 1 << 30
+
+
+class Episodes:
+    """Random access to one split's episodes, decoded; the last ones read stay in memory, up to `cache_bytes`.
+
+    Raises ValueError where the dataset has no such split or does not hold what `spec` says.
+    """
+
+    def __init__(self, path: str, split: str, spec: Spec | None = None, cache_bytes: int = CACHE_BYTES):
+        import tensorflow_datasets as tfds
+
+        metadata = read_metadata(path)
+        path = os.path.expanduser(path)
+        builder = tfds.builder_from_directory(path)
+        found = Spec.from_json(metadata['spec'])
+        _check_spec(path, found, spec or found)
+        _check_features(path, builder.info.features, found)
+        if split not in builder.info.splits:
+            raise ValueError(
+                f'{path!r} has no split {split!r}, only {", ".join(builder.info.splits)}: collect one, or name another.'
+            )
+        self.spec = found
+        self._source = builder.as_data_source(split=split)
+        self._cache: collections.OrderedDict[int, dict] = collections.OrderedDict()
+        self._lock, self._budget, self._held = threading.Lock(), cache_bytes, 0
+        self.lengths = np.asarray(metadata.get('lengths', {}).get(split, ()), np.int64)
+        if len(self.lengths) != len(self._source):  # not written by `episodes.write`: count
+            self.lengths = np.array([len(self._source[i]['is_first']) for i in range(len(self._source))], np.int64)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        index = int(index)
+        with self._lock:
+            if index in self._cache:
+                self._cache.move_to_end(index)
+                return self._cache[index]
+        episode = self._source[index]
+        size = _nbytes(episode)
+        with self._lock:
+            if index not in self._cache and size <= self._budget:
+                self._cache[index] = episode
+                self._held += size
+                while self._held > self._budget:
+                    self._held -= _nbytes(self._cache.popitem(last=False)[1])
+        return episode
+
+
+def segments(
+    path: str,
+    split: str,
+    spec: Spec | None,
+    batch_size: int,
+    length: int,
+    *,
+    seed: int,
+    consecutive: bool = False,
+    process_index: int = 0,
+    process_count: int = 1,
+    shuffle: bool = True,
+):
+    """An endless grain iterator of `Ticks` (numpy, (batch_size / process_count, length, ...)), its state exact.
+
+    In every epoch the episodes are put one after another in a new order, and the row of frames is cut into segments:
+    one may run over an episode's end into the next (is_first inside it). Without `consecutive` the segments are drawn
+    in random order, from a cut that shifts with the epoch. With it every row follows its own stream: its segments
+    continue each other (continues_B true after the first), across epochs too. `shuffle=False` keeps the order on disk.
+    example_B is the row's number in the whole batch.
+
+    Raises ValueError for a dataset that is not what `spec` says, a batch the processes cannot share, too few frames.
+    """
+    import grain
+
+    if batch_size < 1 or batch_size % process_count:
+        raise ValueError(
+            f'batch_size={batch_size} cannot be shared by {process_count} processes: give a multiple of it.'
+        )
+    source = Segments(
+        Episodes(path, split, spec), batch_size, length, seed, consecutive, process_index, process_count, shuffle
+    )
+    # One thread reads ahead: with two cores more of them only take turns.
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
+    return iter(grain.MapDataset.source(source).to_iter_dataset(options))
+
+
+class Segments:
+    """Batches by step: the random-access source under `segments`."""
+
+    def __init__(self, episodes, batch_size, length, seed, consecutive, process_index, process_count, shuffle):
+        self.episodes, self.batch_size, self.length = episodes, batch_size, length
+        self.seed, self.consecutive, self.shuffle = seed, consecutive, shuffle
+        share = batch_size // process_count
+        self.rows = np.arange(process_index * share, (process_index + 1) * share)
+        self.frames = int(episodes.lengths.sum())
+        if self.frames < length + 1:
+            raise ValueError(
+                f'segments of {length} frames do not fit into the {self.frames} frames there are: '
+                'shorten them or collect more.'
+            )
+        # One segment less than fits leaves room to shift the cut.
+        self.per_epoch = max(1, self.frames // length - 1)
+        self._epochs: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray, int]] = {}
+
+    def __len__(self) -> int:
+        return 1 << 40
+
+    def __repr__(self) -> str:  # grain prints it into its state
+        return f'Segments({self.batch_size}x{self.length}, seed={self.seed}, consecutive={self.consecutive})'
+
+    def __getitem__(self, step: int) -> Ticks:
+        rows = [self._row(step, int(row)) for row in self.rows]
+        continues_B = np.full(len(rows), self.consecutive and step > 0)
+        return as_ticks(rows, continues_B, self.rows.astype(np.int32))
+
+    def _row(self, step: int, row: int) -> dict[str, Any]:
+        if self.consecutive:
+            # Streams start apart from each other, evenly over the epoch.
+            frame = row * self.frames // self.batch_size + step * self.length
+            return self._read(*divmod(frame, self.frames))
+        epoch, number = divmod(step * self.batch_size + row, self.per_epoch)
+        _, _, order, phase = self._epoch(epoch)
+        return self._read(epoch, phase + int(order[number]) * self.length)
+
+    def _epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+        """The episodes' order, the frame at which each ends, the segments' order, and where the first one starts."""
+        known = self._epochs.get(epoch)
+        if known is None:
+            count = len(self.episodes)
+            draw = np.random.Generator(np.random.Philox(key=[self.seed, epoch]))
+            episodes = draw.permutation(count) if self.shuffle else np.arange(count)
+            order = draw.permutation(self.per_epoch) if self.shuffle else np.arange(self.per_epoch)
+            phase = int(draw.integers(self.frames - self.per_epoch * self.length + 1)) if self.shuffle else 0
+            known = episodes, np.cumsum(self.episodes.lengths[episodes]), order, phase
+            # Rows of consecutive streams are spread over two epochs at a time.
+            self._epochs = {e: k for e, k in self._epochs.items() if abs(e - epoch) <= 1} | {epoch: known}
+        return known
+
+    def _read(self, epoch: int, frame: int) -> dict[str, Any]:
+        """`length` frames from one on; what the epoch lacks, the next one gives."""
+        parts, missing = [], self.length
+        while missing:
+            order, ends, _, _ = self._epoch(epoch)
+            place = int(np.searchsorted(ends, frame, side='right'))
+            if place == len(order):
+                epoch, frame = epoch + 1, 0
+                continue
+            episode = int(order[place])
+            start = frame - int(ends[place]) + int(self.episodes.lengths[episode])
+            stop = min(start + missing, int(self.episodes.lengths[episode]))
+            parts.append(to_ticks(self.episodes[episode], self.episodes.spec, start, stop))
+            missing -= stop - start
+            frame += stop - start
+        return _join(parts)
+
+
+def windows(path: str, split: str, spec: Spec | None, count: int, length: int, seed: int) -> Ticks:
+    """`count` windows of `length` frames, each inside one episode, none twice.
+
+    Every episode that is long enough gives its first window, drawn at random, before any gives its second: long
+    episodes do not crowd out the others. Raises ValueError where there are not as many windows.
+    """
+    source = Episodes(path, split, spec)
+    starts = np.maximum(source.lengths - length + 1, 0)
+    if starts.sum() < count:
+        raise ValueError(
+            f'{split} of {path!r} has {starts.sum()} windows of {length} frames, not {count}: '
+            'ask for fewer or shorter ones, or collect more.'
+        )
+    draw = np.random.Generator(np.random.Philox(key=[seed, length]))
+    drawn = [(rank, draw.random(), i, s) for i, n in enumerate(starts) for rank, s in enumerate(draw.permutation(n))]
+    rows = [
+        to_ticks(source[episode], source.spec, int(start), int(start) + length)
+        for _, _, episode, start in sorted(drawn)[:count]
+    ]
+    return as_ticks(rows, np.zeros(count, bool), np.arange(count, dtype=np.int32))
+
+
+def openings(path: str, split: str, spec: Spec | None, count: int, seed: int) -> dict[str, np.ndarray]:
+    """First frames of `count` episodes in random order, again and again when they run out: modality -> (count, ...)."""
+    source = Episodes(path, split, spec)
+    order = np.resize(np.random.Generator(np.random.Philox(key=[seed, count])).permutation(len(source)), count)
+    frames = [source[i]['observation'] for i in order]
+    return {name: np.stack([frame[name][0] for frame in frames]) for name in source.spec.modalities}
+
+
+def _join(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    if len(parts) == 1:
+        return parts[0]
+    return {
+        key: _join([part[key] for part in parts])
+        if isinstance(value, dict)
+        else np.concatenate([part[key] for part in parts])
+        for key, value in parts[0].items()
+    }
+
+
+def _nbytes(episode: dict[str, Any]) -> int:
+    return sum(_nbytes(value) if isinstance(value, dict) else np.asarray(value).nbytes for value in episode.values())
+
+
+def _check_spec(path: str, found: Spec, wanted: Spec) -> None:
+    differing = [
+        f'{name}: {getattr(found, name)} there, {getattr(wanted, name)} expected'
+        for name in ('observation', 'action', 'outcomes')
+        if getattr(found, name) != getattr(wanted, name)
+    ]
+    if differing:
+        raise ValueError(
+            f'The dataset at {path!r} is of another world ({"; ".join(differing)}): name another dataset or world.'
+        )
+
+
+def _check_features(path: str, found: Any, spec: Spec) -> None:
+    """Every key the spec needs, with its dtype and the shape of a row."""
+    wanted = _flat(features(spec))
+    there = _flat(found)
+    for name, feature in wanted.items():
+        if name not in there:
+            raise ValueError(
+                f'The dataset at {path!r} has no {name!r}, only {", ".join(there)}: rename the field or fix its spec.'
+            )
+        got = (np.dtype(there[name].np_dtype), tuple(there[name].shape))
+        expected = (np.dtype(feature.np_dtype), tuple(feature.shape))
+        if got != expected:
+            raise ValueError(
+                f'{name!r} in the dataset at {path!r} is {got[0]} {got[1]}, its spec says {expected[0]} {expected[1]}.'
+            )
+
+
+def _flat(tree: Any, prefix: str = '') -> dict[str, Any]:
+    if not hasattr(tree, 'items'):
+        return {prefix: tree}
+    return {k: v for name, sub in tree.items() for k, v in _flat(sub, f'{prefix}/{name}' if prefix else name).items()}
