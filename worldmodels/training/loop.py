@@ -1,0 +1,325 @@
+"""The training loop, for every experiment: evaluate, save, next batch, step.
+
+A run is a function of its config and data. Killed at any moment, the same command on the same workdir goes on from the
+last checkpoint and ends with the parameters and the metrics of a run that never stopped.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import itertools
+import math
+import os
+import pathlib
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from worldmodels import types
+from worldmodels.training import checkpoint, flops, parallel, step
+from worldmodels.training import config as config_lib
+from worldmodels.training.metrics import Reporter, divide
+from worldmodels.training.optimizer import make_optimizer
+from worldmodels.training.state import TrainState, create, evaluated
+
+FIT_BATCHES = 256
+"""Batches offered to a heart that is fitted rather than trained; it may stop sooner."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Pieces:
+    """What an experiment is made of, once its config has been understood.
+
+    init      () -> variables, traceable
+    losses    see `step.LossFunction`
+    batches   (split, consecutive) -> iterator of Ticks with get_state and set_state
+    """
+
+    spec: types.Spec
+    model: Any
+    init: Callable[[], dict]
+    losses: step.LossFunction
+    batches: Callable[[str, bool], Iterator[types.Ticks]]
+
+
+def assemble(config: ml_collections.ConfigDict) -> Pieces:
+    """The pieces a config names. Raises ValueError when it names what does not exist or does not fit together."""
+    from worldmodels import build
+    from worldmodels.data import pipeline
+    from worldmodels.training.losses import losses
+
+    path = config.data.path
+    if not path or not pathlib.Path(path).exists():
+        raise ValueError(
+            f'There is no dataset at config.data.path = "{path}": give the folder of one with --config.data.path=DIR, '
+            'or make one first with launch/collect.py.'
+        )
+    spec = pipeline.read_spec(path)
+    model = build.build_model(
+        config.model.to_dict(), spec, None if config.train.dtype == 'auto' else config.train.dtype
+    )
+
+    def batches(split: str, consecutive: bool) -> Iterator[types.Ticks]:
+        return pipeline.segments(
+            path,
+            split,
+            spec,
+            config.data.batch_size,
+            config.data.segment_length,
+            seed=config.seed,
+            consecutive=consecutive,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
+    return Pieces(spec, model, lambda: build.init_variables(model, config.seed), losses, batches)
+
+
+def train(
+    config: ml_collections.ConfigDict,
+    workdir: str | os.PathLike,
+    assemble: Callable[[ml_collections.ConfigDict], Pieces] = assemble,
+) -> int:
+    """Train an experiment in a workdir, from its last checkpoint if it has one, and return the step reached.
+
+    SIGTERM and SIGINT save and return early.
+
+    Args:
+      config: a filled-in `default_config()`.
+      workdir: where config, checkpoints and metrics go.
+      assemble: makes the pieces of a config.
+
+    Raises:
+      ValueError: the config, the data or the workdir cannot be used; raised before anything is computed.
+      FloatingPointError: `train.max_bad_steps` steps in a row were not finite.
+    """
+    config_lib.validate(config)
+    devices = parallel.Devices()
+    devices.check_batch(config.data.batch_size)
+    run = _Run(config, workdir, assemble(config), devices)
+    with Reporter(workdir, config.train.steps, run.start) as reporter, _Interrupts() as interrupts:
+        return run.go(reporter, interrupts)
+
+
+class _Run:
+    """One call of `train`."""
+
+    def __init__(
+        self, config: ml_collections.ConfigDict, workdir: str | os.PathLike, pieces: Pieces, devices: parallel.Devices
+    ):
+        self.config, self.pieces, self.devices = config, pieces, devices
+        self.workdir = pathlib.Path(workdir)
+        self.step_config = config_lib.step_config(config)
+        self.optimizer = make_optimizer(config.optimizer, config.train.steps)
+        self.bound = {'model': pieces.model, 'config': self.step_config, 'losses': pieces.losses}
+        self.like = jax.eval_shape(lambda: self._create(pieces.init()))
+        self.ticks = abstract_ticks(pieces.spec, config.data.batch_size, config.data.segment_length)
+        step.check_losses(self.like, self.ticks, **self.bound)
+        checkpoint.write_config(self.workdir, config, pieces.spec)
+        self.checkpoints = checkpoint.Checkpoints(self.workdir, config.train.keep)
+        self.start = self.checkpoints.latest() or 0
+
+    # -- the loop -----------------------------------------------------------------------------------------------------
+
+    def go(self, reporter: Reporter, interrupts: _Interrupts) -> int:
+        train = self.config.train
+        self._describe(reporter)
+        batches = self.pieces.batches('train', self.config.data.consecutive)
+        state = self._first_state(reporter, batches)
+        if self.start >= train.steps:
+            reporter.say(f'{self.workdir} is trained: {self.start} steps done, {train.steps} asked for.')
+            self.checkpoints.close()
+            return self.start
+        train_step, validation_step = self._compile(state, reporter)
+
+        now, pending = self.start, None  # pending: the latest step whose metrics have not been looked at
+        while True:
+            last = now == train.steps or interrupts.requested is not None
+            validating = train.evaluate_every and now % train.evaluate_every == 0
+            saving = last or now % train.checkpoint_every == 0
+            if now > self.start and (validating or saving):
+                pending = self._settle(pending, reporter)
+                if validating:
+                    reporter.write(now, self._validate(state, validation_step))
+                if saving:
+                    self._save(state, batches)
+            if last:
+                break
+            batch = next(batches)
+            if now == self.start:
+                self._check_batch(batch)
+            state, metrics = train_step(state, self.devices.shard(batch))
+            now += 1
+            # The step is only queued. Looking at the one before keeps the device busy while the host reads and prints.
+            self._settle(pending, reporter)
+            pending = (now, metrics)
+        self.checkpoints.wait()
+        self.checkpoints.close()
+        if train_step.traces != 1:
+            raise RuntimeError(f'the training step was traced {train_step.traces} times')
+        if now < train.steps:
+            command = shlex.join([pathlib.Path(sys.executable).name, *sys.orig_argv[1:]])
+            reporter.say(
+                f'Stopped by {interrupts.requested} after step {now}. Everything is saved; to go on: {command}'
+            )
+        else:
+            reporter.say(f'Done: {now} steps, saved in {self.checkpoints.folder / str(now)}')
+        return now
+
+    def _settle(self, pending: tuple | None, reporter: Reporter) -> None:
+        """Fetch a finished step's metrics: log them where due, complain where the update was skipped."""
+        if pending is None:
+            return
+        now, metrics = pending
+        train = self.config.train
+        in_a_row = int(jax.device_get(metrics['skipped_in_a_row'][0]))
+        reporter.tick(now)
+        due = now % train.log_every == 0 or now in (1, train.steps)
+        if not due and not in_a_row:
+            return
+        values = divide(jax.device_get(metrics))
+        if due:
+            reporter.write(now, values)
+        if in_a_row:
+            terms = ', '.join(f'{k} = {v}' for k, v in values.items() if not math.isfinite(v)) or 'a carried belief'
+            if in_a_row >= train.max_bad_steps:
+                raise FloatingPointError(
+                    f'Step {now}: {in_a_row} steps in a row were not finite ({terms}). The last checkpoint is '
+                    f'step {self.checkpoints.latest() or 0}; lower config.optimizer.learning_rate or clip_norm.'
+                )
+            reporter.say(f'step {now} is skipped, it was not finite: {terms}')
+
+    def _validate(self, state: TrainState, validation_step: parallel.Compiled) -> dict[str, float]:
+        """Metrics over the first validation batches, the same ones every time."""
+        total = collections.defaultdict(lambda: np.zeros(2))
+        variables = evaluated(state)
+        for batch in itertools.islice(self.pieces.batches('validation', False), self.config.train.evaluate_batches):
+            for name, pair in jax.device_get(validation_step(variables, self.devices.shard(batch))).items():
+                total[f'validation/{name}'] += np.asarray(pair, np.float64)
+        return divide(total)
+
+    def _save(self, state: TrainState, batches: Iterator) -> None:
+        metadata = {
+            'config': config_lib.from_json(config_lib.to_json(self.config)).to_dict(),
+            'fingerprint': config_lib.fingerprint(self.config, self.pieces.spec.to_json()),
+            'versions': checkpoint.versions(),
+            'devices': str(self.devices),
+        }
+        self.checkpoints.save(state, batches.get_state(), metadata, self.devices)
+
+    # -- before the first step ----------------------------------------------------------------------------------------
+
+    def _create(self, variables: dict) -> TrainState:
+        belief = None
+        if self.config.data.consecutive:
+            belief = self.pieces.model.apply(variables, self.config.data.batch_size, method='initial')
+        return create(variables, self.optimizer, self.step_config.parts, self.step_config.ema, belief)
+
+    def _first_state(self, reporter: Reporter, batches: Iterator) -> TrainState:
+        """The placed state to start with: of the last checkpoint, with its data position, or a new one."""
+        if self.start:
+            state, position, _ = self.checkpoints.restore(self.start, self.like, self.devices)
+            batches.set_state(position)
+            reporter.say(f'going on from step {self.start}')
+            return state
+        variables = self.pieces.init()
+        begin = self.config.train.init_from
+        if begin.path:
+            variables = checkpoint.init_from(variables, begin.path, tuple(begin.parts))
+            reporter.say(f'{", ".join(begin.parts) or "all parts"} from {begin.path}')
+        heart = self.pieces.model.heart
+        if hasattr(heart, 'fit') and not (begin.path and (not begin.parts or 'heart' in begin.parts)):
+            reporter.say('fitting the heart to the training frames')
+            frames = itertools.islice(self.pieces.batches('train', False), FIT_BATCHES)
+            fitted = heart.fit({k: v.reshape(-1, *v.shape[2:]) for k, v in b.observation.items()} for b in frames)
+            variables = {**variables, 'constants': {**variables.get('constants', {}), 'heart': fitted}}
+        return self.devices.place(self._create(variables))
+
+    def _compile(self, state: TrainState, reporter: Reporter) -> tuple[parallel.Compiled, parallel.Compiled | None]:
+        """Compile all that will run, and say what a step costs."""
+        ticks = self.devices.abstract(self.ticks)
+        train_step = parallel.train(
+            functools.partial(step.train_step, optimizer=self.optimizer, axis_name=parallel.AXIS, **self.bound),
+            self.devices,
+        )
+        reporter.say('compiling the training step')
+        began = time.monotonic()
+        train_step.compile(state, ticks)
+        work = flops.count(train_step.jaxpr) * self.devices.count
+        memory = train_step.memory_bytes
+        room = f', {memory / 1e9:.2f} GB of memory expected on each device' if memory else ''
+        reporter.say(f'compiled in {time.monotonic() - began:.0f} s: {work / 1e9:.3g} GFLOP a step{room}')
+        if not self.config.train.evaluate_every:
+            return train_step, None
+        validation_step = parallel.validate(
+            functools.partial(step.validation_step, axis_name=parallel.AXIS, **self.bound), self.devices
+        )
+        reporter.say('compiling the validation step')
+        return train_step, validation_step.compile(evaluated(state), ticks)
+
+    def _describe(self, reporter: Reporter) -> None:
+        data = self.config.data
+        parameters = {part: sum(x.size for x in jax.tree.leaves(p)) for part, p in self.like.params.items()}
+        listing = ', '.join(
+            f'{part} {n:,}{"" if part in self.step_config.parts else " (frozen)"}'
+            for part, n in parameters.items()
+            if n
+        )
+        reporter.say(f'{sum(parameters.values()):,} parameters: {listing}')
+        reporter.say(f'batches of {data.batch_size} × {data.segment_length} ticks on {self.devices}')
+
+    def _check_batch(self, batch: types.Ticks) -> None:
+        try:
+            types.check_ticks(batch, self.pieces.spec)
+        except AssertionError as error:
+            raise ValueError(f'The data do not have the shapes their own spec gives: {error}') from error
+
+
+class _Interrupts:
+    """Turns the first SIGTERM or SIGINT into a request; a second one does what it always did."""
+
+    def __init__(self) -> None:
+        self.requested: str | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> _Interrupts:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {s: signal.signal(s, self._request) for s in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _request(self, number: int, _: Any) -> None:
+        self.requested = signal.Signals(number).name
+        signal.signal(number, self._before[number])
+
+
+def abstract_ticks(spec: types.Spec, batch: int, length: int) -> types.Ticks:
+    """The shapes of a batch (B, T, ...) of a world."""
+
+    def array(dtype, *shape):
+        return jax.ShapeDtypeStruct((batch, *shape), dtype)
+
+    flag = array(np.bool_, length)
+    return types.Ticks(
+        observation={k: array(m.dtype, length, *m.shape) for k, m in spec.observation},
+        action=array(spec.action.dtype, length, *spec.action.shape),
+        outcomes={k: array(np.float32, length) for k in spec.outcomes},
+        is_first=flag,
+        is_last=flag,
+        is_terminal=flag,
+        continues_B=array(np.bool_),
+        example_B=array(np.int32),
+    )
