@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from worldmodels.evaluation import intervals, outcomes, speeds
+from worldmodels.evaluation import intervals, outcomes, speeds, starts
+from worldmodels.types import ActionSpace, Modality, Spec
 
 
 def test_wilson_by_hand():
@@ -98,3 +99,42 @@ def test_speed_leaves_the_first_call_out():
     spent = speeds.seconds(lambda: calls.append(1), repeats=2, clock=lambda: next(ticks))
     assert spent.tolist() == [2, 3]
     assert len(calls) == 3
+
+
+class FakeEpisodes:
+    """Frame t of episode e shows 100 e + t; every episode ends with a reward."""
+
+    lengths = (9, 4, 12)
+    spec = Spec((('x', Modality('vector', (1,))),), ActionSpace('discrete', 2))
+
+    def __getitem__(self, e):
+        n = self.lengths[e]
+        last = np.arange(n) == n - 1
+        reward = (np.arange(n) == n - 2).astype(np.float32)
+        return {
+            'observation': {'x': (100 * e + np.arange(n, dtype=np.float32))[:, None]},
+            'action': np.ones(n, np.int32),
+            'reward': reward,
+            'discount': np.where(reward, 0, 1).astype(np.float32),
+            'is_first': np.arange(n) == 0,
+            'is_last': last,
+            'is_terminal': last,
+        }
+
+
+def test_starts_reach_into_endings_and_know_their_episode():
+    ticks, episode_B = starts.draw(FakeEpisodes(), 13, context=4, horizon=5, seed=0)
+    assert sorted(episode_B[:2]) == [0, 2]  # each once before any twice; the episode of 4 frames has no place
+    assert sorted(episode_B) == [0] * 5 + [2] * 8
+    x = ticks.observation['x'][..., 0]
+    assert x.shape == (13, 9)
+    assert len({row[0] for row in x}) == 13
+    for row, e, last in zip(x, episode_B, ticks.is_last):
+        assert row[0] // 100 == row[-1] // 100 == e
+        assert row[3] < 100 * e + FakeEpisodes.lengths[e] - 1  # the context never holds the ending
+        inside = int(last.argmax()) + 1 if last.any() else 9
+        assert (np.diff(row[:inside]) == 1).all()
+        assert (np.diff(row[inside - 1 :]) == 0).all()
+    assert {int(row.argmax()) for row in ticks.is_last} > {4, 5, 6}  # endings at many horizons
+    with pytest.raises(ValueError, match='offer 13 places to dream from after 4 ticks of context, not 14'):
+        starts.draw(FakeEpisodes(), 14, context=4, horizon=5, seed=0)

@@ -61,7 +61,7 @@ def read(observation):
 
 @pytest.fixture(scope='module')
 def question() -> judge.Question:
-    return judge.Question(SPEC, CONTEXT, HORIZON, 8, judge.tile_dictionaries([walk()], SPEC, 8))
+    return judge.Question(SPEC, CONTEXT, HORIZON, 8, judge.tile_dictionaries(lambda: [walk().observation], SPEC, 8))
 
 
 def at(verdict: judge.Verdict, modality: str, metric: str) -> list[float]:

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from rich.table import Table
 
 from worldmodels.build import build_model
 from worldmodels.data import pipeline
-from worldmodels.evaluation import dreams, judge, report, tiles
+from worldmodels.evaluation import dreams, judge, report, starts, tiles
 from worldmodels.evaluation.frames import align, check_tile, judged
 from worldmodels.evaluation.settings import Settings
 from worldmodels.evaluation.speeds import speeds
@@ -27,7 +27,7 @@ from worldmodels.training import checkpoint
 from worldmodels.types import PyTree, Spec, Ticks
 from worldmodels.world_model import WorldModel
 
-TRAINING_WINDOWS = 512  # from which the tiles of the world are collected
+TRAINING_EPISODES, FRAMES_OF_EACH = 512, 48  # from which the tiles of the world are collected
 FILMS = 6
 VERSIONS = ('jax', 'flax', 'numpy')
 
@@ -60,6 +60,7 @@ class Plan:
     settings: Settings
     path: str
     windows: Ticks
+    episode_B: np.ndarray
     question: judge.Question
 
 
@@ -82,19 +83,19 @@ def prepare(workdir: str, baselines: Sequence[str] = (), *, data: str = '', **ov
     _same_spec(spec, {path: pipeline.read_spec(path)} | {o.name: o.model.spec for o in others})
     for _, modality in spec.observation:
         check_tile(modality, settings.tile)
-    length = settings.context + settings.horizon
-    windows = pipeline.windows(path, 'validation', spec, settings.starts, length, trained.config.seed)
-    training = pipeline.windows(path, 'train', spec, TRAINING_WINDOWS, length, trained.config.seed)
-    dictionaries = judge.tile_dictionaries([training], spec, settings.tile)
+    held_out = pipeline.Episodes(path, 'validation', spec)
+    windows, episode_B = starts.draw(held_out, settings.starts, settings.context, settings.horizon, trained.config.seed)
+    training = pipeline.Episodes(path, 'train', spec)
+    dictionaries = judge.tile_dictionaries(lambda: _some_frames(training, trained.config.seed), spec, settings.tile)
     question = judge.Question(spec, settings.context, settings.horizon, settings.tile, dictionaries)
-    return Plan(workdir, trained, others, settings, path, windows, question)
+    return Plan(workdir, trained, others, settings, path, windows, episode_B, question)
 
 
 def run(plan: Plan, *, out: str = '', command: str = '') -> tuple[Path, dict]:
     """Dreams, judges, writes `out` (default: workdir/evaluation); returns the path of the page and the numbers."""
     clock, trained = _Clock(), plan.trained
     subjects = _judge_all(plan, clock)
-    results = report.numbers(subjects, plan.windows, plan.question, plan.settings.seeds)
+    results = report.numbers(subjects, plan.windows, plan.question, plan.settings.seeds, plan.episode_B)
     results['coverage'] = _coverage(plan.windows, plan.question)
     world = trained.config.world.get('name', '')
     facts = {'workdir': str(plan.workdir), 'step': trained.step, 'dataset': str(plan.path), 'split': 'validation'}
@@ -151,6 +152,14 @@ def _judge_all(plan: Plan, clock: _Clock) -> list[report.Subject]:
                 judged_by('copy of the last frame', 'copy', dreams.copy_last(*span))
                 judged_by('real frames redrawn', 'redrawn', dreams.redrawn(one.model, one.variables, *span))
     return subjects
+
+
+def _some_frames(episodes: pipeline.Episodes, seed: int) -> Iterator[dict[str, np.ndarray]]:
+    random = np.random.default_rng(seed)
+    for i in random.permutation(len(episodes))[:TRAINING_EPISODES]:
+        frames = episodes[int(i)]['observation']
+        pick = np.sort(random.permutation(int(episodes.lengths[i]))[:FRAMES_OF_EACH])
+        yield {name: x[pick] for name, x in frames.items()}
 
 
 def _same_spec(spec: Spec, found: Mapping[str, Spec]) -> None:

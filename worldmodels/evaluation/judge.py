@@ -205,11 +205,12 @@ def _choose(films: list[Film], show: int) -> list[Film]:
     return first + worst
 
 
-def tile_dictionaries(training: Iterable[Ticks], spec: Spec, tile: int) -> dict[str, np.ndarray | None]:
-    """A dictionary of tiles per image modality from training ticks; None where there are too many to be tiles."""
-    training = list(training)
-    return {
-        name: tiles.dictionary((t.observation[name] for t in training), tile)
-        for name, modality in spec.observation
-        if modality.kind == 'image'
-    }
+def tile_dictionaries(
+    training: Callable[[], Iterable[dict[str, Array]]], spec: Spec, tile: int
+) -> dict[str, np.ndarray | None]:
+    """A dictionary of tiles per image modality; None where pictures are not made of tiles.
+
+    `training()` gives training frames (..., H, W, C) by modality, batch by batch, from the start whenever it is called.
+    """
+    names = [name for name, modality in spec.observation if modality.kind == 'image']
+    return {name: tiles.dictionary((frames[name] for frames in training()), tile) for name in names}

@@ -77,7 +77,8 @@ def numbers(
     worlds = []
     for subject in subjects:
         verdict = subject.verdict
-        scores = {m: {k: verdict.estimate(m, k, group_B).to_json() for k in sums} for m, sums in verdict.sums.items()}
+        names = [m for m in (*question.spec.modalities, 'tokens') if m in verdict.sums]
+        scores = {m: {k: verdict.estimate(m, k, group_B).to_json() for k in verdict.sums[m]} for m in names}
         entry: dict[str, Any] = {'name': subject.name, 'role': subject.role, 'scores': scores, 'speeds': subject.speeds}
         if subject.role != 'copy':
             entry['above_copy'] = {
