@@ -1,6 +1,7 @@
 """Plays a world and writes a dataset of episodes.
 
-    python launch/collect.py --world=navix/DoorKey-8x8 --policy=random:0.5,scripted:0.5 --steps=40000 --path=data/doorkey
+    python launch/collect.py --world=navix/DoorKey-8x8 \\
+        --policy=random:0.5,scripted:0.5 --steps=40000 --path=data/doorkey
 
 Killed at any time, the same command goes on; finished, it says so.
 """

@@ -31,14 +31,16 @@ class Mixture:
 
     def initial(self, batch: int) -> tuple:
         assert batch == sum(self.lanes), (batch, self.lanes)
-        return tuple(policy.initial(n) for policy, n in zip(self.policies, self.lanes))
+        # Each keeps a row for every lane, used or not: callers reset policy states by row, and expect (B, ...).
+        return tuple(policy.initial(batch) for policy in self.policies)
 
     def __call__(self, params, belief, policy_state, keys_B: jax.Array):
         actions, states, start = [], [], 0
         for policy, state, n in zip(self.policies, policy_state, self.lanes):
-            mine = jax.tree.map(lambda x, a=start, b=start + n: x[a:b], (belief, keys_B))
-            action, state, _ = policy(params, mine[0], state, mine[1])
+            lanes = slice(start, start + n)
+            belief_here, state_here, keys_here = jax.tree.map(lambda x, s=lanes: x[s], (belief, state, keys_B))
+            action, state_here, _ = policy(params, belief_here, state_here, keys_here)
             actions.append(action)
-            states.append(state)
+            states.append(jax.tree.map(lambda x, new, s=lanes: x.at[s].set(new), state, state_here))
             start += n
         return jnp.concatenate(actions), tuple(states), {}

@@ -87,7 +87,7 @@ def write(directory: str, spec: Spec, splits: dict[str, Iterable[dict]], metadat
             lengths[split].append(len(episode['is_first']))
             yield i, episode
 
-    class Episodes(tfds.core.GeneratorBasedBuilder):
+    class Episodes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """Episodes played in a world."""
 
         VERSION = tfds.core.Version('1.0.0')

@@ -112,7 +112,7 @@ class Segments:
         share = batch_size // process_count
         self.rows = np.arange(process_index * share, (process_index + 1) * share)
         self.frames = int(episodes.lengths.sum())
-        if self.frames < length + 1:
+        if self.frames < length:
             raise ValueError(
                 f'segments of {length} frames do not fit into the {self.frames} frames there are: '
                 'shorten them or collect more.'
@@ -123,9 +123,6 @@ class Segments:
 
     def __len__(self) -> int:
         return 1 << 40
-
-    def __repr__(self) -> str:  # grain prints it into its state
-        return f'Segments({self.batch_size}x{self.length}, seed={self.seed}, consecutive={self.consecutive})'
 
     def __getitem__(self, step: int) -> Ticks:
         rows = [self._row(step, int(row)) for row in self.rows]
