@@ -8,6 +8,7 @@ from __future__ import annotations
 import ml_collections
 
 from experiments.arguments import parse
+from worldmodels.sizes import dreamer
 from worldmodels.training.config import default_config
 
 MEASURES = {
@@ -17,6 +18,19 @@ MEASURES = {
     'dreamer_1m': ('train', 'dream'),
 }
 """The workloads, and what each is about."""
+
+TINY = {
+    'depth': 2,
+    'deter': 32,
+    'encoder_depth': 1,
+    'decoder_depth': 1,
+    'heads': 2,
+    'hidden': 16,
+    'length': 3,
+    'steps': 2,
+    'units': 16,
+    'width': 16,
+}
 
 
 def get_config(arg: str = '') -> ml_collections.ConfigDict:
@@ -47,13 +61,13 @@ def _video(config: ml_collections.ConfigDict, variant: str) -> None:
             'width': 128,
             'heads': 4,
             'hidden': 512,
-            'encoder_depth': 4,
-            'decoder_depth': 4,
+            'encoder_depth': 5,
+            'decoder_depth': 5,
         },
         'filter': {'reads': 'frame'},
         'transition': {'kind': 'masked', 'width': 128, 'depth': 4, 'heads': 4, 'hidden': 512, 'steps': 25},
         'memory': {'kind': 'window', 'length': 16, 'width': 128, 'depth': 4, 'heads': 4, 'hidden': 512},
-        'outcome': {'reads': 'departure'},
+        'outcome': {'reads': 'departure', 'units': 128},
         'context_to': ('transition', 'outcome'),
     }
     if variant == 'tokenizer':
@@ -69,13 +83,23 @@ def _dreamer(config: ml_collections.ConfigDict) -> None:
     """DreamerV3's world model at size 1m: 16 x 65 frames 64 x 64 x 3, 17 actions."""
     config.world = {'name': 'random', 'image': (64, 64, 3), 'actions': 17}
     config.data.update({'batch_size': 16, 'segment_length': 65})
+    config.model = dreamer('1m')
+    config.train.weights = {
+        'reconstruction': 1.0,
+        'dynamics': 1.0,
+        'representation': 0.1,
+        'reward': 1.0,
+        'discount': 1.0,
+    }
+    config.optimizer.update({'kind': 'laprop', 'learning_rate': 4e-5, 'eps': 1e-20, 'agc': 0.3, 'clip_norm': 0.0})
+    config.evaluate.update({'starts': 16, 'context': 8, 'horizon': 15})
 
 
 def _shrink(config: ml_collections.ConfigDict) -> None:
     config.data.update({'batch_size': 2, 'segment_length': 4})
-    config.evaluate.update({'context': 2, 'horizon': 2})
+    config.evaluate.update({'starts': 2, 'context': 2, 'horizon': 2})
     config.world.image = (16, 16, 3)
-    for part in ('heart', 'transition', 'memory'):
-        for field, small in {'width': 16, 'depth': 1, 'heads': 2, 'hidden': 16, 'length': 3, 'steps': 2}.items():
-            if field in config.model[part]:
-                config.model[part][field] = small
+    for part in config.model.values():
+        for field, value in TINY.items():
+            if field in part:
+                part[field] = value

@@ -19,7 +19,7 @@ import platform
 import sys
 
 import ml_collections
-from absl import app, flags
+from absl import app, flags, logging
 from rich.console import Console
 from rich.table import Table
 
@@ -40,6 +40,7 @@ def main(argv: list[str]) -> None:
         raise app.UsageError('Name at least one workload, or an experiment such as experiments/doorkey.py:masked.')
     from worldmodels.evaluation import benchmark  # after the flags are read: --help answers at once
 
+    logging.set_verbosity(logging.WARNING)  # jax tells which accelerators it does not find
     console = Console(width=None if sys.stdout.isatty() else 160)
     asked = benchmark.Asked(
         REPEATS.value, STREAM.value, DEADLINE.value, CURVE.value, PROFILE.value, WORKDIR.value
@@ -67,8 +68,11 @@ def find(name: str) -> tuple[ml_collections.ConfigDict, tuple[str, ...]]:
     if not path.endswith('.py'):
         from experiments import benchmarks
 
-        config = benchmarks.get_config(name)
-        return config, benchmarks.MEASURES[name.partition(',')[0]]
+        workload = name.partition(',')[0]
+        if workload not in benchmarks.MEASURES:
+            valid = ', '.join(benchmarks.MEASURES)
+            raise ValueError(f"'{workload}' is no workload: expected one of {valid}, or an experiment FILE.py:ARGS.")
+        return benchmarks.get_config(name), benchmarks.MEASURES[workload]
     if not pathlib.Path(path).exists():
         raise ValueError(
             f"There is no experiment '{path}': give a file with get_config, such as experiments/doorkey.py."
