@@ -25,7 +25,7 @@ REQUIRES = [
 ]
 
 EXTRAS = {
-    'worlds': ['navix>=0.7.4,<0.8'],  # later releases of that name are written for other interfaces
+    'worlds': ['navix>=0.7.4,<0.8'],  # the next release, 4.0, is for Python 3.12 and later only
     'gpu': ['jax[cuda12]>=0.10,<0.12'],
     'tpu': ['jax[tpu]>=0.10,<0.12'],
     'dev': ['hypothesis>=6.140,<7', 'pytest>=8.4,<10', 'pytest-xdist>=3.8,<4', 'ruff>=0.14,<0.18'],
