@@ -17,9 +17,9 @@ DREAMER = {
 def dreamer(size: str) -> dict:
     """The `config.model` of DreamerV3 at a size: '1m' ... '400m'.
 
-    The names count the whole agent; about two thirds is the world model. Ours has slightly more of it: DreamerV3's
-    prior reads h' = f(h, z, a), while our transition reads (z, a, h) and our filter reads h and the transition's
-    features.
+    The names are DreamerV3's and count its agent too; the world model alone has 0.59M parameters at 1m, 9.06M at 12m
+    and 323M at 400m. That is up to 3% more than DreamerV3's own: its prior reads h' = f(h, z, a), while our transition
+    reads (z, a, h), and our filter h and the transition's features.
 
     Raises:
       ValueError: an unknown size.

@@ -77,12 +77,15 @@ class Recurrent(Memory):
     def width(self) -> int:
         return self.deter
 
-    def setup(self) -> None:
+    def __post_init__(self) -> None:
         if self.deter % self.blocks:
             raise ValueError(
                 f'memory.deter is {self.deter}, which {self.blocks} blocks do not divide: '
                 f'take a multiple of {self.blocks}.'
             )
+        super().__post_init__()
+
+    def setup(self) -> None:
         share = 2 * self.hidden / (self.deter // self.blocks + 3 * self.hidden)
         self.inputs = Inputs(self.deter, self.hidden, share, self.dtype)
         self.cell = Cell(self.deter, self.hidden, self.blocks, self.dtype)

@@ -62,9 +62,15 @@ class BlockLinear(nn.Module):
         g = self.blocks
         init = nn.initializers.variance_scaling(self.share, 'fan_in', 'truncated_normal', batch_axis=(0,))
         kernel = self.param('kernel', init, (g, x.shape[-1] // g, self.units // g))
-        x = x.astype(self.dtype).reshape(*x.shape[:-1], g, -1)
-        y = jnp.einsum('...gi,gio->...go', x, kernel.astype(self.dtype))
-        y = y.reshape(*y.shape[:-2], self.units)
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        if jax.default_backend() == 'cpu':
+            # XLA's batched matmul is 2 to 6 times slower there than a matmul per block, batch 1 excepted.
+            parts = jax.lax.split(x, [x.shape[-1] // g] * g, axis=x.ndim - 1)
+            kernels = jax.lax.split(kernel, [1] * g, axis=0)
+            y = jnp.concatenate([part @ k[0] for part, k in zip(parts, kernels)], -1)
+        else:
+            y = jnp.einsum('...gi,gio->...go', x.reshape(*x.shape[:-1], g, -1), kernel)
+            y = y.reshape(*y.shape[:-2], self.units)
         if self.use_bias:
             y = y + self.param('bias', nn.initializers.zeros, (self.units,)).astype(self.dtype)
         return y
