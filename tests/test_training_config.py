@@ -49,7 +49,7 @@ def test_a_config_survives_its_file():
 
 def test_the_fingerprint_sees_what_is_learned_and_nothing_else():
     spec = fake.SPEC.to_json()
-    before = config_lib.fingerprint(fake.config(), spec)
+    before = config_lib.fingerprint(fake.config(), spec, 'data')
     for fields in (
         {'train.steps': 99},
         {'train.log_every': 7},
@@ -58,7 +58,8 @@ def test_the_fingerprint_sees_what_is_learned_and_nothing_else():
         {'train.init_from.path': '/elsewhere'},
         {'evaluate.starts': 3},
     ):
-        assert config_lib.fingerprint(fake.config(**fields), spec) == before, fields
+        assert config_lib.fingerprint(fake.config(**fields), spec, 'data') == before, fields
+    assert config_lib.fingerprint(fake.config(), spec, 'other') != before
     for fields in (
         {'seed': 1},
         {'data.segment_length': 5},
@@ -67,11 +68,12 @@ def test_the_fingerprint_sees_what_is_learned_and_nothing_else():
         {'train.weights.reward': 2.0},
         {'train.ema': 0.5},
     ):
-        assert config_lib.fingerprint(fake.config(**fields), spec) != before, fields
+        assert config_lib.fingerprint(fake.config(**fields), spec, 'data') != before, fields
 
 
 def test_the_length_of_a_run_counts_where_the_learning_rate_follows_it():
     a, b = (
-        config_lib.fingerprint(fake.config(**{'optimizer.schedule': 'cosine', 'train.steps': n}), {}) for n in (10, 20)
+        config_lib.fingerprint(fake.config(**{'optimizer.schedule': 'cosine', 'train.steps': n}), {}, 'data')
+        for n in (10, 20)
     )
     assert {k for k in a if a[k] != b[k]} == {'train.steps'}

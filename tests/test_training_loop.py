@@ -113,7 +113,7 @@ def test_a_heart_that_is_fitted_is_fitted_before_the_first_step_and_once(tmp_pat
 
 
 def test_a_missing_dataset_gets_its_sentence(tmp_path):
-    with pytest.raises(ValueError, match=r'There is no dataset at config.data.path = "/nowhere"'):
+    with pytest.raises(ValueError, match="There is no dataset at '/nowhere'"):
         loop.train(fake.config(**{'data.path': '/nowhere'}), tmp_path / 'run')
     assert not (tmp_path / 'run').exists()
 
@@ -178,8 +178,7 @@ def test_a_metrics_file_is_cut_at_the_step_gone_on_from(tmp_path):
 
 def test_metrics_are_divided_once():
     out = metrics.divide({'a': (np.float32(6), np.float32(4)), 'none': (np.float32(0), np.float32(0))})
-    assert out['a'] == 1.5
-    assert np.isnan(out['none'])
+    assert out == {'a': 1.5}
 
 
 def test_the_default_config_needs_weights_only():

@@ -1,8 +1,6 @@
 """Killed runs, signals and numbers of devices: each run is a process of its own."""
 
-import json
-import os
-import pathlib
+import functools
 import signal
 import subprocess
 import sys
@@ -10,63 +8,13 @@ import time
 
 import numpy as np
 import pytest
+import training_runs
+from training_runs import assert_same, environment, everything
 
-from worldmodels.training import checkpoint, metrics
+from worldmodels.training import metrics
 
-HERE = pathlib.Path(__file__).parent
-
-
-def environment(devices):
-    path = os.pathsep.join([str(HERE.parent), str(HERE)])
-    flags = f'--xla_force_host_platform_device_count={devices}'
-    return {**os.environ, 'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': path}
-
-
-def start(workdir, devices=1, kill_at=None, **fields):
-    command = [sys.executable, str(HERE / 'training_fake.py'), str(workdir), json.dumps(fields)]
-    command += [str(kill_at)] if kill_at else []
-    return subprocess.Popen(
-        command, env=environment(devices), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-
-
-def run(*args, expect=0, **kwargs):
-    process = start(*args, **kwargs)
-    out, _ = process.communicate(timeout=120)
-    assert process.returncode == expect, out
-    return out
-
-
-def everything(workdir):
-    """All arrays of the last checkpoint by name, and the rest of it."""
-    checkpoints = checkpoint.Checkpoints(workdir)
-    step = checkpoints.latest()
-    arrays = {}
-    for item in ('variables', 'training'):
-        shapes = checkpoint._flat_shapes(checkpoints._metadata(step, item))
-        here = checkpoint.jax.sharding.SingleDeviceSharding(checkpoint.jax.local_devices()[0])
-        arrays |= checkpoints._read(step, item, shapes, dict.fromkeys(shapes, here))
-    data = checkpoints._json(step, 'data')
-    checkpoints.close()
-    return step, {k: np.asarray(v) for k, v in arrays.items()}, data
-
-
-def assert_same(one, other, exactly=True):
-    (step, arrays, data), (other_step, other_arrays, other_data) = everything(one), everything(other)
-    assert (step, data, set(arrays)) == (other_step, other_data, set(other_arrays))
-    assert {k.split('.')[0] for k in arrays} >= {'params', 'constants', 'slow_params', 'opt_state', 'belief', 'step'}
-    for name, x in arrays.items():
-        if exactly:
-            assert np.array_equal(x, other_arrays[name]), name
-        else:
-            np.testing.assert_allclose(x, other_arrays[name], rtol=2e-4, atol=2e-5, err_msg=name)
-    texts = [(pathlib.Path(w) / metrics.FILE).read_text() for w in (one, other)]
-    if exactly:
-        assert texts[0] == texts[1]
-        return
-    for a, b in zip(*([json.loads(line) for line in t.splitlines()] for t in texts), strict=True):
-        assert a.keys() == b.keys()
-        np.testing.assert_allclose(list(a.values()), list(b.values()), rtol=1e-4)
+start = functools.partial(training_runs.start, 'training_fake.py')
+run = functools.partial(training_runs.run, 'training_fake.py')
 
 
 @pytest.fixture(scope='module')

@@ -29,7 +29,7 @@ def _make(items):
 
 
 def make(**fields):
-    """(state, step, what it is bound to, jitted step) of a tiny experiment, compiled once for the tests that share it."""
+    """(state, step, what it is bound to, jitted step) of a tiny experiment, compiled once for all that share it."""
     return _make(tuple(sorted(fields.items())))
 
 

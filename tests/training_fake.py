@@ -1,19 +1,14 @@
 """A model, its losses and its data, as small as the training loop allows: what tests of worldmodels.training run on.
 
-As a script it trains in a workdir, for tests that kill it: python training_fake.py WORKDIR CONFIG_JSON [KILL_AT_STEP].
+As a script it trains in a process of its own; see training_runs.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import pathlib
-import signal
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
+import training_runs
 
 from worldmodels import rng
 from worldmodels.training import loop
@@ -138,24 +133,8 @@ def assemble(c):
         bad = tuple(c.model.get('bad', ())) if split == 'train' else ()
         return Batches(c.data.batch_size, c.data.segment_length, consecutive, seed=len(split), bad=bad)
 
-    return loop.Pieces(SPEC, MODEL, init, losses, batches)
-
-
-def kill_while_saving(step):
-    """SIGKILL to this process at the moment the checkpoint of `step` would become complete."""
-    for name in ('rename', 'replace'):
-        for owner in (os, pathlib.Path):
-            original = getattr(owner, name)
-
-            def strike(source, *args, original=original, **kwargs):
-                if f'/{step}.orbax-checkpoint-tmp' in str(source):
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return original(source, *args, **kwargs)
-
-            setattr(owner, name, strike)
+    return loop.Pieces(SPEC, MODEL, init, losses, batches, 'made up')
 
 
 if __name__ == '__main__':
-    if len(sys.argv) > 3:
-        kill_while_saving(int(sys.argv[3]))
-    loop.train(config(**json.loads(sys.argv[2])), sys.argv[1], assemble)
+    training_runs.main(config, assemble)

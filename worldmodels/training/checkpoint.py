@@ -2,6 +2,7 @@
 
     WORKDIR/config.json        the experiment's fields, written before step 0
     WORKDIR/spec.json          the world's observation, actions and outcomes
+    WORKDIR/fingerprint.json   what a run must share with the one in the workdir to go on with it
     WORKDIR/checkpoints/STEP   Orbax: variables, training, data, metadata
 
 Arrays are stored by path with no device axis; the carried belief is (B, ...). Orbax refuses arrays without elements, so
@@ -135,16 +136,17 @@ class Checkpoints:
 # -- the workdir -------------------------------------------------------------------------------------------------------
 
 
-def write_config(workdir: str | os.PathLike, config: ml_collections.ConfigDict, spec: Spec) -> None:
-    """Write config.json and spec.json, after checking that they may go on from what the workdir holds.
+def write_config(
+    workdir: str | os.PathLike, config: ml_collections.ConfigDict, spec: Spec, fingerprint: dict[str, Any]
+) -> None:
+    """Write config.json, spec.json and fingerprint.json, after checking that they may go on from what is there.
 
     Raises:
       ValueError: the workdir holds a run whose model, data, optimizer or seed differ; the message names the fields.
     """
     workdir = pathlib.Path(workdir)
-    now = config_lib.fingerprint(config, spec.to_json())
-    if (workdir / 'config.json').exists():
-        before = config_lib.fingerprint(*_read_config(workdir))
+    if (workdir / 'fingerprint.json').exists():
+        now, before = fingerprint, _read_json(workdir / 'fingerprint.json')
         differ = sorted(k for k in {*now, *before} if now.get(k) != before.get(k))
         if differ:
             fields = ', '.join(
@@ -158,6 +160,7 @@ def write_config(workdir: str | os.PathLike, config: ml_collections.ConfigDict, 
     workdir.mkdir(parents=True, exist_ok=True)
     _write(workdir / 'config.json', config_lib.to_json(config))
     _write(workdir / 'spec.json', json.dumps(spec.to_json(), indent=2, sort_keys=True))
+    _write(workdir / 'fingerprint.json', json.dumps(fingerprint, indent=2, sort_keys=True))
 
 
 def load(workdir: str | os.PathLike) -> tuple[ml_collections.ConfigDict, Spec, dict, int]:
@@ -220,15 +223,17 @@ def versions() -> dict[str, str]:
 
 
 def _read_config(workdir: pathlib.Path) -> tuple[ml_collections.ConfigDict, dict]:
+    config = config_lib.from_json(json.dumps(_read_json(workdir / 'config.json')))
+    return config, _read_json(workdir / 'spec.json')
+
+
+def _read_json(path: pathlib.Path) -> dict:
     try:
-        config = config_lib.from_json((workdir / 'config.json').read_text())
-        return config, json.loads((workdir / 'spec.json').read_text())
+        return json.loads(path.read_text())
     except FileNotFoundError as error:
-        raise ValueError(
-            f'{workdir} is not the workdir of a run: it has no {pathlib.Path(error.filename).name}.'
-        ) from error
+        raise ValueError(f'{path.parent} is not the workdir of a run: it has no {path.name}.') from error
     except ValueError as error:
-        raise ValueError(f'{workdir} has a damaged config.json or spec.json: {error}.') from error
+        raise ValueError(f'{path} is damaged: {error}.') from error
 
 
 def _write(path: pathlib.Path, text: str) -> None:

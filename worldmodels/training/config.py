@@ -124,16 +124,16 @@ def step_config(config: ml_collections.ConfigDict) -> StepConfig:
     )
 
 
-def fingerprint(config: ml_collections.ConfigDict, spec_json: dict) -> dict[str, Any]:
+def fingerprint(config: ml_collections.ConfigDict, spec_json: dict, dataset: str) -> dict[str, Any]:
     """The fields that decide what is learned, by dotted name: model, data, optimizer, seed, not paths or cadence.
 
-    The length of a run counts only where the learning rate depends on it.
+    `dataset` identifies what lies at the path. The length of a run counts only where the learning rate depends on it.
     """
     train = {k: config.train[k] for k in ('parts', 'weights', 'dtype', 'ema')}
     chosen = {
         'seed': config.seed,
         'spec': spec_json,
-        'data': {k: v for k, v in config.data.items() if k != 'path'},
+        'data': {'dataset': dataset, **{k: v for k, v in config.data.items() if k != 'path'}},
         'model': config.model,
         'train': {**train, 'init_from': {'parts': config.train.init_from.parts}},
         'optimizer': config.optimizer,

@@ -10,6 +10,7 @@ import collections
 import dataclasses
 import functools
 import itertools
+import json
 import math
 import os
 import pathlib
@@ -18,6 +19,7 @@ import signal
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -43,6 +45,7 @@ class Pieces:
     init      () -> variables, traceable
     losses    see `step.LossFunction`
     batches   (split, consecutive) -> iterator of Ticks with get_state and set_state
+    dataset   identifies the data: a run does not go on with others
     """
 
     spec: types.Spec
@@ -50,21 +53,18 @@ class Pieces:
     init: Callable[[], dict]
     losses: step.LossFunction
     batches: Callable[[str, bool], Iterator[types.Ticks]]
+    dataset: str
 
 
 def assemble(config: ml_collections.ConfigDict) -> Pieces:
     """The pieces a config names. Raises ValueError when it names what does not exist or does not fit together."""
     from worldmodels import build
-    from worldmodels.data import pipeline
+    from worldmodels.data import episodes, pipeline
     from worldmodels.training.losses import losses
 
     path = config.data.path
-    if not path or not pathlib.Path(path).exists():
-        raise ValueError(
-            f'There is no dataset at config.data.path = "{path}": give the folder of one with --config.data.path=DIR, '
-            'or make one first with launch/collect.py.'
-        )
-    spec = pipeline.read_spec(path)
+    metadata = episodes.read_metadata(path)
+    spec = types.Spec.from_json(metadata['spec'])
     model = build.build_model(
         config.model.to_dict(), spec, None if config.train.dtype == 'auto' else config.train.dtype
     )
@@ -82,7 +82,8 @@ def assemble(config: ml_collections.ConfigDict) -> Pieces:
             process_count=jax.process_count(),
         )
 
-    return Pieces(spec, model, lambda: build.init_variables(model, config.seed), losses, batches)
+    digest = f'{zlib.crc32(json.dumps(metadata, sort_keys=True).encode()):08x}'
+    return Pieces(spec, model, lambda: build.init_variables(model, config.seed), losses, batches, digest)
 
 
 def train(
@@ -125,7 +126,8 @@ class _Run:
         self.like = jax.eval_shape(lambda: self._create(pieces.init()))
         self.ticks = abstract_ticks(pieces.spec, config.data.batch_size, config.data.segment_length)
         step.check_losses(self.like, self.ticks, **self.bound)
-        checkpoint.write_config(self.workdir, config, pieces.spec)
+        self.fingerprint = config_lib.fingerprint(config, pieces.spec.to_json(), pieces.dataset)
+        checkpoint.write_config(self.workdir, config, pieces.spec, self.fingerprint)
         self.checkpoints = checkpoint.Checkpoints(self.workdir, config.train.keep)
         self.start = self.checkpoints.latest() or 0
 
@@ -211,7 +213,7 @@ class _Run:
     def _save(self, state: TrainState, batches: Iterator) -> None:
         metadata = {
             'config': config_lib.from_json(config_lib.to_json(self.config)).to_dict(),
-            'fingerprint': config_lib.fingerprint(self.config, self.pieces.spec.to_json()),
+            'fingerprint': self.fingerprint,
             'versions': checkpoint.versions(),
             'devices': str(self.devices),
         }

@@ -23,11 +23,8 @@ FILE = 'metrics.jsonl'
 
 
 def divide(metrics: dict[str, tuple[Any, Any]]) -> dict[str, float]:
-    """Host pairs (sum, count) -> means; NaN where nothing was counted."""
-    out = {}
-    for name, (total, count) in sorted(metrics.items()):
-        out[name] = float(total) / float(count) if count else math.nan
-    return out
+    """Host pairs (sum, count) -> means, without those of which nothing was counted."""
+    return {name: float(total) / float(count) for name, (total, count) in sorted(metrics.items()) if count}
 
 
 def truncate(path: pathlib.Path, step: int) -> None:
@@ -101,7 +98,8 @@ class Reporter:
         self._file.write(json.dumps({'step': step, **plain}) + '\n')
         self._file.flush()
         for name, value in metrics.items():
-            self._board.add_scalar(name, value, step)
+            if math.isfinite(value):  # TensorBoard has nothing to show for the others
+                self._board.add_scalar(name, value, step)
         pace = self._pace(step)
         if pace:
             self._board.add_scalar('steps_per_second', 1 / pace, step)
