@@ -116,11 +116,26 @@ def write(directory: str, spec: Spec, splits: dict[str, Iterable[dict]], metadat
     builder = Episodes(data_dir=building, file_format='array_record')
     kept.update({**metadata, 'spec': spec.to_json(), 'lengths': lengths})
     tfds.disable_progress_bar()  # it knows no total, and would write into the caller's own
-    with contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()), _same_bytes_every_time():
         builder.download_and_prepare()
     os.makedirs(os.path.dirname(os.path.abspath(directory)), exist_ok=True)
     os.rename(builder.data_path, directory)
     shutil.rmtree(building, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _same_bytes_every_time():
+    """TFDS 4.9.10 writes a record's fields in the order protobuf's map has in this process; here they are sorted."""
+    from tensorflow_datasets.core.example_serializer import ExampleSerializer
+
+    usual = ExampleSerializer.serialize_example
+    ExampleSerializer.serialize_example = lambda self, example: self.get_tf_example(example).SerializeToString(
+        deterministic=True
+    )
+    try:
+        yield
+    finally:
+        ExampleSerializer.serialize_example = usual
 
 
 def read_metadata(path: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ One file per family; `make` knows them by the part of the name before the slash.
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 from typing import Any, Protocol
 
@@ -84,7 +85,13 @@ def make(name: str, batch: int, **options) -> Lifted:
     module = importlib.import_module(FAMILIES[family]) if family in FAMILIES else None
     if module is None or rest not in module.names():
         raise ValueError(f"There is no world {name!r}: give 'family/name'{_nearest(name)}.")
-    return lift(module.load(rest, **options), batch)
+    return _made(module, rest, batch, tuple(sorted(options.items())))
+
+
+@functools.lru_cache(maxsize=8)
+def _made(module: Any, name: str, batch: int, options: tuple) -> Lifted:
+    # Worlds are compared by identity: the same one again compiles nothing anew.
+    return lift(module.load(name, **dict(options)), batch)
 
 
 def _nearest(name: str) -> str:
