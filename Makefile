@@ -18,10 +18,7 @@ env:
 	@python3 launch/environment.py
 
 demo: env
-	@$(PYTHON) launch/collect.py --world=navix/DoorKey-8x8 --path=$(DEMO)/data
-	@$(PYTHON) launch/train.py --config=experiments/doorkey.py:tokenizer --config.data.path=$(DEMO)/data --workdir=$(DEMO)/tokenizer
-	@$(PYTHON) launch/train.py --config=experiments/doorkey.py:masked --config.data.path=$(DEMO)/data --workdir=$(DEMO)/masked
-	@$(PYTHON) launch/evaluate.py --workdir=$(DEMO)/masked
+	@$(PYTHON) launch/demo.py --workdir=$(DEMO)
 
 lint: env
 	@$(PYTHON) -m ruff check --quiet .
