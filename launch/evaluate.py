@@ -8,7 +8,7 @@ Writes WORKDIR/evaluation/report.html and report.json, prints a table, and ends 
 import shlex
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 from rich.console import Console
 
 WORKDIR = flags.DEFINE_string('workdir', None, 'Workdir of the run to examine.', required=True)
@@ -24,6 +24,7 @@ SEEDS = flags.DEFINE_integer('seeds', None, 'Dreams of each start.')
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f'Unexpected arguments: {" ".join(argv[1:])}.')
+    logging.set_verbosity(logging.WARNING)  # Orbax tells every read in a dozen lines
     from worldmodels.evaluation import examine  # after the flags are read: --help answers at once
 
     try:
@@ -37,7 +38,7 @@ def main(argv: list[str]) -> None:
             seeds=SEEDS.value,
         )
     except ValueError as error:
-        sys.exit(str(error))
+        sys.exit(f'error: {error}')
     page, results = examine.run(plan, out=OUT.value, command=shlex.join(['python', *sys.argv]))
     Console().print(examine.table(results))
     print(page)

@@ -115,9 +115,11 @@ def test_keys_follow_the_row_and_the_seed(question):
 
 def test_a_batch_keeps_to_its_budget():
     frame = 4 * (16 * 24 * 3 + 2 * 3 * 2)
-    assert dreams.batch_size(SPEC, 10, budget=frame * 10 * dreams.COPIES * 3) == 3
-    assert dreams.batch_size(SPEC, 10, budget=1) == 1
-    assert dreams.batch_size(SPEC, 10, budget=2**40) == dreams.MOST_AT_ONCE
+    assert dreams.batch_size(SPEC, 100, 10, budget=frame * 10 * dreams.COPIES * 5) == 5
+    assert dreams.batch_size(SPEC, 7, 10, budget=frame * 10 * dreams.COPIES * 5) == 4  # 4 + 3, not 5 + 2
+    assert dreams.batch_size(SPEC, 7, 10, budget=1) == 1
+    assert dreams.batch_size(SPEC, 3, 10) == 3
+    assert dreams.batch_size(SPEC, 200, 10, budget=2**40) == 50
 
 
 def test_films_show_the_first_starts_and_the_worst(question):

@@ -9,6 +9,7 @@ apart.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -45,10 +46,11 @@ def cut(ticks: Ticks, start: int, stop: int) -> Ticks:
     return Ticks(**sliced)
 
 
-def batch_size(spec: Spec, ticks_in_window: int, budget: int = MEMORY_BUDGET) -> int:
-    """Starts dreamed at once so that their frames stay within a budget of bytes."""
-    frame = sum(4 * int(np.prod(m.shape)) for _, m in spec.observation)
-    return int(np.clip(budget // (COPIES * frame * ticks_in_window), 1, MOST_AT_ONCE))
+def batch_size(spec: Spec, starts: int, ticks_in_window: int, budget: int = MEMORY_BUDGET) -> int:
+    """Starts dreamed at once: their frames stay within a budget of bytes, and the batches are about equally full."""
+    frame = sum(4 * math.prod(m.shape) for _, m in spec.observation)
+    most = min(MOST_AT_ONCE, starts, max(1, budget // (COPIES * frame * ticks_in_window)))
+    return -(-starts // -(-starts // most))
 
 
 def batches(windows: Ticks, size: int) -> Iterator[tuple[Ticks, int]]:

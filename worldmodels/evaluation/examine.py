@@ -6,7 +6,7 @@ import dataclasses
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from worldmodels.evaluation.frames import align, check_tile, judged
 from worldmodels.evaluation.settings import Settings
 from worldmodels.evaluation.speeds import speeds
 from worldmodels.training import checkpoint
-from worldmodels.types import PyTree, Spec, Ticks
+from worldmodels.types import PyTree, Ticks
 from worldmodels.world_model import WorldModel
 
 TRAINING_EPISODES, FRAMES_OF_EACH = 512, 48  # from which the tiles of the world are collected
@@ -46,7 +46,8 @@ class Trained:
     def load(cls, workdir: str) -> Trained:
         """Raises ValueError with one sentence where there is no checkpoint or it does not fit."""
         config, spec, variables, step = checkpoint.load(workdir)
-        model = build_model(config.model, spec, config.train.dtype)
+        dtype = None if config.train.dtype == 'auto' else config.train.dtype
+        model = build_model(config.model.to_dict(), spec, dtype)
         return cls(Path(workdir).resolve().name, model, variables, config, step)
 
 
@@ -80,7 +81,7 @@ def prepare(workdir: str, baselines: Sequence[str] = (), *, data: str = '', **ov
     others = [Trained.load(path) for path in baselines]
     settings = Settings.of(trained.config.evaluate, **overrides)
     spec, path = trained.model.spec, data or trained.config.data.path
-    _same_spec(spec, {path: pipeline.read_spec(path)} | {o.name: o.model.spec for o in others})
+    _same_spec(trained, others)
     for _, modality in spec.observation:
         check_tile(modality, settings.tile)
     held_out = pipeline.Episodes(path, 'validation', spec)
@@ -116,7 +117,7 @@ def run(plan: Plan, *, out: str = '', command: str = '') -> tuple[Path, dict]:
 def _judge_all(plan: Plan, clock: _Clock) -> list[report.Subject]:
     trained, others, settings = plan.trained, plan.others, plan.settings
     windows, question = plan.windows, plan.question
-    size = min(dreams.batch_size(question.spec, settings.context + settings.horizon), settings.starts)
+    size = dreams.batch_size(question.spec, settings.starts, settings.context + settings.horizon)
     span = (settings.context, settings.horizon)
     seeds = range(settings.seeds)
     total = settings.starts * (settings.seeds * (1 + len(others)) + 2)
@@ -162,12 +163,12 @@ def _some_frames(episodes: pipeline.Episodes, seed: int) -> Iterator[dict[str, n
         yield {name: x[pick] for name, x in frames.items()}
 
 
-def _same_spec(spec: Spec, found: Mapping[str, Spec]) -> None:
-    for name, other in found.items():
-        if other != spec:
+def _same_spec(trained: Trained, others: Sequence[Trained]) -> None:
+    for other in others:
+        if other.model.spec != trained.model.spec:
             raise ValueError(
-                f'{name} is about another world than the model to be examined: its observations, actions or outcomes '
-                f"are {other.to_json()}, the model's {spec.to_json()}; give data and baselines of the same world."
+                f"The baseline '{other.name}' knows another world than '{trained.name}': {other.model.spec.to_json()} "
+                f'against {trained.model.spec.to_json()}; give one of the same observations, actions and outcomes.'
             )
 
 

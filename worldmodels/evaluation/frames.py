@@ -101,11 +101,18 @@ def ssim(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def _blur(x: jax.Array) -> jax.Array:
-    """The separable Gaussian window over H and W, 'valid': (..., H, W, C) -> (..., H - 10, W - 10, C)."""
-    offset = np.arange(WINDOW) - WINDOW // 2
-    weight = np.exp(-(offset**2) / (2 * SIGMA**2))
-    weight /= weight.sum()
-    for axis in (x.ndim - 3, x.ndim - 2):
-        size = x.shape[axis] - WINDOW + 1
-        x = sum(float(w) * jax.lax.slice_in_dim(x, i, i + size, axis=axis) for i, w in enumerate(weight))
-    return x
+    """The separable Gaussian window over H and W, 'valid': (..., H, W, C) -> (..., H - 10, W - 10, C).
+
+    As two products with banded matrices, which CPUs do faster than eleven shifted sums in each direction.
+    """
+    rows, columns = _band(x.shape[-3]), _band(x.shape[-2])
+    return jnp.einsum('ih,...hwc,jw->...ijc', rows, x, columns, precision=jax.lax.Precision.HIGHEST)
+
+
+def _band(size: int) -> np.ndarray:
+    """(size - 10, size): row i weighs i .. i + 10."""
+    weight = np.exp(-((np.arange(WINDOW) - WINDOW // 2) ** 2) / (2 * SIGMA**2))
+    band = np.zeros((size - WINDOW + 1, size), np.float32)
+    for i, row in enumerate(band):
+        row[i : i + WINDOW] = weight / weight.sum()
+    return band

@@ -20,7 +20,7 @@ from worldmodels.world_model import WorldModel
 
 
 def seconds(
-    function: Callable[[], Any], repeats: int = 5, clock: Callable[[], float] = time.perf_counter
+    function: Callable[[], Any], repeats: int = 3, clock: Callable[[], float] = time.perf_counter
 ) -> np.ndarray:
     """Seconds (repeats,) of each call until its arrays are ready, after one call that is not counted."""
     jax.block_until_ready(function())
