@@ -53,7 +53,7 @@ FIGURES = ('exact', 'changed', 'cells', 'tokens', 'psnr', 'ssim', 'error')
 ROLES = {
     'model': 'the world model under examination',
     'copy': 'repeats the last frame it saw: a world in which nothing happens',
-    'redrawn': 'the real frames, encoded and drawn again by the model; no dream of it can look better',
+    'redrawn': 'the real frames, encoded and drawn again by the model: what a perfect dream of it would look like',
     'baseline': 'another trained model on the same starts',
 }
 
