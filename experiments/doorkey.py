@@ -1,8 +1,9 @@
-"""DoorKey-8x8 from pixels: the two world models on one world of keys, doors and random layouts.
+"""DoorKey-8x8 from pixels: two world models with nothing in common but the contracts, on a world of keys and doors.
 
-    python launch/collect.py --world=navix/DoorKey-8x8 --path=runs/doorkey/data
-    python launch/train.py --config=experiments/doorkey.py:tokenizer --workdir=runs/doorkey/tokenizer
-    python launch/train.py --config=experiments/doorkey.py:masked --workdir=runs/doorkey/masked
+python launch/collect.py --world=navix/DoorKey-Random-8x8 --path=runs/doorkey/data
+python launch/train.py --config=experiments/doorkey.py:tokenizer --workdir=runs/doorkey/tokenizer
+python launch/train.py --config=experiments/doorkey.py:masked --workdir=runs/doorkey/masked
+python launch/evaluate.py --workdir=runs/doorkey/masked
 """
 
 from __future__ import annotations
@@ -10,19 +11,37 @@ from __future__ import annotations
 import ml_collections
 
 from experiments.arguments import parse
+from worldmodels.sizes import dreamer
 from worldmodels.training.config import default_config
+
+TRANSFORMER = {'width': 64, 'depth': 2, 'heads': 4, 'hidden': 192, 'neighbours': True}
 
 
 def get_config(arg: str = '') -> ml_collections.ConfigDict:
-    """Variants: tokenizer, masked, recurrent. Options: memory, tiny."""
-    variant, options = parse(arg, ('tokenizer', 'masked', 'recurrent'), memory='window', tiny=False)
+    """Variants: tokenizer, masked (on the tokenizer's tokens), recurrent (DreamerV3's world model, trained jointly).
+
+    Options: memory (of the masked variant: window, recurrent or none), size (of the recurrent one), tiny (a few steps of the
+    same road).
+    """
+    variant, options = parse(arg, ('tokenizer', 'masked', 'recurrent'), memory='window', size='12m', tiny=False)
     config = default_config()
-    config.world = {'name': 'navix/DoorKey-8x8', 'view': 'full', 'observation': 'rgb'}
+    config.world = {'name': 'navix/DoorKey-Random-8x8', 'view': 'full', 'observation': 'rgb'}
     config.data.path = 'runs/doorkey/data'
+    config.evaluate = {'starts': 200, 'context': 8, 'horizon': 15}
+    if variant == 'recurrent':
+        return _recurrent(config, options)
+
+    memories = {
+        'window': {'kind': 'window', 'length': 8, **TRANSFORMER},
+        'recurrent': {'kind': 'recurrent', 'deter': 512, 'hidden': 128},
+        'none': {'kind': 'none'},
+    }
+    if options['memory'] not in memories:
+        raise ValueError(f"memory '{options['memory']}' is not one of {', '.join(memories)}.")
     config.model = {
         'heart': {
             'kind': 'tokens',
-            'levels': (4, 4, 4, 4),
+            'levels': (4, 4, 4),
             'patch': 8,
             'width': 96,
             'heads': 4,
@@ -31,31 +50,52 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
             'decoder_depth': 1,
         },
         'filter': {'reads': 'frame'},
-        'transition': {
-            'kind': 'masked',
-            'width': 64,
-            'depth': 2,
-            'heads': 4,
-            'hidden': 256,
-            'neighbours': True,
-            'steps': 4,
-        },
-        'memory': {
-            'kind': 'window',
-            'length': 8,
-            'width': 64,
-            'depth': 2,
-            'heads': 4,
-            'hidden': 256,
-            'neighbours': True,
-        },
-        'outcome': {'reads': 'departure'},
+        'transition': {'kind': 'masked', 'steps': 4, 'temperature': 0.5, **TRANSFORMER},
+        'memory': memories[options['memory']],
+        'outcome': {'reads': 'departure', 'units': 64},
         'context_to': ('transition', 'outcome'),
     }
-    config.optimizer.update({'learning_rate': 2e-3, 'warmup': 50, 'schedule': 'cosine'})
+    config.optimizer.update(
+        {'learning_rate': 3e-3, 'warmup': 50, 'schedule': 'cosine', 'weight_decay': 1e-2, 'b2': 0.99}
+    )
+    config.train.log_every = 20
     if variant == 'tokenizer':
-        config.train.parts = ('heart',)
-        config.train.weights = {'reconstruction': 1.0}
-        config.train.steps = 600
-        config.data.batch_size, config.data.segment_length = 8, 8
+        config.data.update({'batch_size': 4, 'segment_length': 8})
+        config.train.update({'steps': 400, 'parts': ('heart',), 'weights': {'reconstruction': 1.0}})
+    else:
+        config.data.update({'batch_size': 8, 'segment_length': 16})
+        config.train.update(
+            {
+                'steps': 500,
+                'parts': ('filter', 'transition', 'memory', 'outcome'),
+                'weights': {'transition': 1.0, 'reward': 0.1, 'discount': 0.1},
+                'ema': 0.98,
+                'init_from': {'path': 'runs/doorkey/tokenizer', 'parts': ('heart',)},
+            }
+        )
+    if options['tiny']:
+        config.train.update({'steps': 20, 'log_every': 10})
+    return config
+
+
+def _recurrent(config: ml_collections.ConfigDict, options: dict) -> ml_collections.ConfigDict:
+    config.model = dreamer(options['size'])
+    config.data.update({'batch_size': 8, 'segment_length': 32})
+    config.optimizer.update(
+        {'kind': 'laprop', 'learning_rate': 3e-4, 'warmup': 200, 'clip_norm': 0.0, 'agc': 0.3, 'eps': 1e-20}
+    )
+    config.train.update(
+        {
+            'steps': 4000,
+            'weights': {
+                'reconstruction': 1.0,
+                'dynamics': 1.0,
+                'representation': 0.1,
+                'reward': 1.0,
+                'discount': 1.0,
+            },
+        }
+    )
+    if options['tiny']:
+        config.train.update({'steps': 20, 'log_every': 10})
     return config

@@ -35,7 +35,7 @@ def stages(workdir: str, tiny: bool) -> list[tuple[str, list[str]]]:
             command.append(f'--config.train.init_from.path={workdir}/tokenizer')
         return command
 
-    collect = ['launch/collect.py', '--world=navix/DoorKey-8x8', f'--path={data}']
+    collect = ['launch/collect.py', '--world=navix/DoorKey-Random-8x8', f'--path={data}']
     if tiny:
         collect += ['--steps=2000', '--validation=40', '--lanes=16']
     evaluate = ['launch/evaluate.py', f'--workdir={workdir}/window', f'--baseline={workdir}/none', f'--out={workdir}']

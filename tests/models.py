@@ -85,6 +85,4 @@ def experience(batch: int, length: int, seed: int = 0, spec: Spec = SPEC, firsts
     terminal = jax.random.bernoulli(keys[2], 0.1, (batch, length)) & ~is_first
     outcomes = {k: jax.random.normal(keys[3], (batch, length)) for k in spec.outcomes}
     outcomes['discount'] = 1.0 - terminal.astype(jnp.float32)
-    return Ticks(
-        observation, action, outcomes, is_first, terminal, terminal, jnp.zeros(batch, bool), jnp.arange(batch)
-    )
+    return Ticks(observation, action, outcomes, is_first, terminal, terminal, jnp.zeros(batch, bool), jnp.arange(batch))

@@ -49,7 +49,9 @@ def fitted(m, variables, ticks):
     return {**variables, 'constants': {**variables['constants'], 'heart': m.heart.fit([frames])}}
 
 
-@pytest.mark.parametrize('choice', cover(), ids=lambda c: '-'.join('+'.join(x) if isinstance(x, tuple) else x for x in c))
+@pytest.mark.parametrize(
+    'choice', cover(), ids=lambda c: '-'.join('+'.join(x) if isinstance(x, tuple) else x for x in c)
+)
 def test_trains_dreams_and_survives_a_checkpoint(choice, tmp_path):
     m = model(*choice)
     ticks = experience(3, 6, firsts=((0, 0), (1, 3)))

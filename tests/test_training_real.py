@@ -18,6 +18,7 @@ def data(tmp_path_factory):
     training_real.write_data(folder / 'noise')
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('TRAINING_DATA', str(folder / 'noise'))
+        patch.setenv('JAX_COMPILATION_CACHE_DIR', str(folder / 'compiled'))  # every program is run three times
         yield folder / 'noise'
 
 

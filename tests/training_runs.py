@@ -32,7 +32,7 @@ def start(script, workdir, devices=1, kill_at=None, **fields):
 
 def run(*args, expect=0, **kwargs):
     process = start(*args, **kwargs)
-    out, _ = process.communicate(timeout=120)
+    out, _ = process.communicate(timeout=600)
     assert process.returncode == expect, out
     return out
 

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 
 from worldmodels import rng
 from worldmodels.filter import Posterior
-from worldmodels.types import Belief, Latent, PyTree, Ticks, select
+from worldmodels.interaction import begin, interact, prepare
+from worldmodels.types import Belief, Latent, PyTree, Ticks
 from worldmodels.world_model import WorldModel
 
 Policy = Callable[..., tuple[jax.Array, PyTree, PyTree]]
@@ -143,8 +144,6 @@ def _before(model: WorldModel, variables: PyTree, start: Belief, arrivals: PyTre
 
 @partial(jax.jit, static_argnames=('model', 'policy', 'dials'))
 def _imagine(model, variables, belief, action, keys_BT, policy, policy_params, policy_state, is_first_B, dials):
-    B, T = keys_BT.shape
-
     def step(carry, inputs):
         belief, policy_state, first = carry
         keys_B, recorded = inputs
@@ -154,9 +153,7 @@ def _imagine(model, variables, belief, action, keys_BT, policy, policy_params, p
         else:
             action, policy_state, extras = policy(policy_params, belief, policy_state, act_B)
         vector_BA = model.spec.action.vector(action)
-        belief, tick = model.apply(
-            variables, belief, vector_BA, tick_B, is_first_B=first, method='tick', **dict(dials)
-        )
+        belief, tick = model.apply(variables, belief, vector_BA, tick_B, is_first_B=first, method='tick', **dict(dials))
         frame = model.apply(variables, belief, method='render')
         first = None if first is None else jnp.zeros_like(first)
         return (belief, policy_state, first), (frame, tick.outcomes, belief.z.index_BN, action, extras)
@@ -196,7 +193,9 @@ def imagine(
     if (action is None) == (policy is None):
         raise ValueError('imagine needs either recorded actions (action=) or a policy (policy=), and not both.')
     if action is not None and action.shape[:2] != keys_BT.shape:
-        raise ValueError(f'actions are {action.shape[:2]} (batch, ticks) but keys are {keys_BT.shape}: give one key a tick.')
+        raise ValueError(
+            f'actions are {action.shape[:2]} (batch, ticks) but keys are {keys_BT.shape}: give one key a tick.'
+        )
     dials = tuple(sorted(dials.items()))
     belief, _, dream = _imagine(
         model, variables, belief, action, keys_BT, policy, policy_params, policy_state, is_first_B, dials
@@ -204,4 +203,17 @@ def imagine(
     return belief, dream
 
 
-__all__ = ['Departure', 'Dream', 'Policy', 'Trace', 'fold_time', 'imagine', 'observe', 'select', 'swap', 'unfold_time']
+__all__ = [
+    'Departure',
+    'Dream',
+    'Policy',
+    'Trace',
+    'begin',
+    'fold_time',
+    'imagine',
+    'interact',
+    'observe',
+    'prepare',
+    'swap',
+    'unfold_time',
+]

@@ -23,7 +23,9 @@ class Codec:
     patch: int
 
     def __post_init__(self) -> None:
-        if self.modality.kind == 'image' and (self.modality.shape[0] % self.patch or self.modality.shape[1] % self.patch):
+        if self.modality.kind == 'image' and (
+            self.modality.shape[0] % self.patch or self.modality.shape[1] % self.patch
+        ):
             raise ValueError(
                 f'patches of {self.patch} pixels do not tile an image of {self.modality.shape[:2]}: '
                 'choose a patch that divides both sides.'

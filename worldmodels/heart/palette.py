@@ -54,9 +54,7 @@ class Palette(nn.Module):
             k: self.variable('constants', k, lambda c=c: jnp.zeros((self.codes, c.values), jnp.float32))
             for k, c in self.codecs.items()
         }
-        self.used = {
-            k: self.variable('constants', f'{k}_used', lambda: jnp.zeros((), jnp.int32)) for k in self.codecs
-        }
+        self.used = {k: self.variable('constants', f'{k}_used', lambda: jnp.zeros((), jnp.int32)) for k in self.codecs}
 
     def encode(self, observation: dict[str, jax.Array]) -> Latent:
         """Frames (B, ...) by modality -> the nearest code of every patch (B, N)."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from worldmodels import rng
 from worldmodels.heart.codec import codecs, layout_of
-from worldmodels.nn.transformer import Block, dense, grid_of
+from worldmodels.nn.transformer import Block, grid_of
 from worldmodels.types import Latent, Layout, Spec
 
 
@@ -53,11 +53,11 @@ class Quantiser(nn.Module):
 
 class Tokens(nn.Module):
     """Fields a config sets:
-      levels: of the quantiser; their product is K.
-      patch: side of an image's patches, in pixels.
-      width, hidden, heads: of the transformers; bottleneck: width between patch and quantiser.
-      encoder_depth, decoder_depth: blocks; an encoder of depth 0 codes every patch by itself.
-      hide: the share of patches hidden in training is uniform in [0, hide], for half of the frames.
+    levels: of the quantiser; their product is K.
+    patch: side of an image's patches, in pixels.
+    width, hidden, heads: of the transformers; bottleneck: width between patch and quantiser.
+    encoder_depth, decoder_depth: blocks; an encoder of depth 0 codes every patch by itself.
+    hide: the share of patches hidden in training is uniform in [0, hide], for half of the frames.
     """
 
     spec: Spec

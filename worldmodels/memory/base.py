@@ -23,9 +23,7 @@ class Memory(nn.Module):
         """Remember z, reached by the action: (h, context (B, M, D))."""
         raise NotImplementedError
 
-    def sequence(
-        self, h: PyTree, z: Latent, action_BTA: jax.Array, reset_BT: jax.Array
-    ) -> tuple[PyTree, jax.Array]:
+    def sequence(self, h: PyTree, z: Latent, action_BTA: jax.Array, reset_BT: jax.Array) -> tuple[PyTree, jax.Array]:
         """Remember T frames: (h after the last, contexts (B, T, M, D)). h None means initial; so it is wherever reset."""
         raise NotImplementedError
 
@@ -36,5 +34,3 @@ class Memory(nn.Module):
     def nbytes(self, batch: int = 1) -> int:
         """Bytes carried from tick to tick by a batch."""
         return nbytes(jax.eval_shape(lambda: self.initial(batch)[0]))
-
-

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from worldmodels.memory.base import Memory
-from worldmodels.nn.transformer import QKV, Block, EmbedLatent, attend, dense, grid_of
+from worldmodels.nn.transformer import QKV, Block, EmbedLatent, attend, dense, grid_of, rms_norm
 from worldmodels.types import Latent, Layout
 
 
@@ -54,9 +54,8 @@ class TimeAttention(nn.Module):
 
     def __call__(self, x_BTND, past, reset_BT):
         """All ticks at once; `past` is (keys, values, length_B) oldest first, or None. Returns y and all keys, values."""
-        B, T = reset_BT.shape
         q, k, v = self.qkv(x_BTND)
-        t = jnp.arange(T)
+        t = jnp.arange(reset_BT.shape[1])
         segment_BT = jnp.cumsum(reset_BT, 1)
         age_TS = t[:, None] - t[None]
         seen_BTS = (segment_BT[:, :, None] == segment_BT[:, None]) & (age_TS >= 0) & (age_TS < self.length)
@@ -73,7 +72,7 @@ class TimeAttention(nn.Module):
 
     def step(self, x_BND, keys, values, cursor_B, length_B):
         """One tick: writes the ring, then reads it. `length_B` counts this tick."""
-        B, W = keys.shape[:2]
+        W = keys.shape[1]
         q, k, v = self.qkv(x_BND[:, None])
         write = jax.vmap(lambda ring, new, at: jax.lax.dynamic_update_slice_in_dim(ring, new, at, 0))
         keys, values = write(keys, k, cursor_B), write(values, v, cursor_B)
@@ -94,7 +93,7 @@ class SpaceTime(nn.Module):
 
     def setup(self) -> None:
         self.space = Block(self.heads, self.hidden, self.dtype, self.grid)
-        self.time_norm = nn.RMSNorm(dtype=self.dtype)
+        self.time_norm = rms_norm(self.dtype)
         self.time = TimeAttention(self.heads, self.length, self.dtype)
         self.out = dense(self.width, self.dtype)
 
@@ -139,7 +138,7 @@ class Window(Memory):
         self.layers = [
             SpaceTime(self.width, self.heads, self.hidden, self.length, grid, self.dtype) for _ in range(self.depth)
         ]
-        self.norm = nn.RMSNorm(dtype=self.dtype)
+        self.norm = rms_norm(self.dtype)
 
     def initial(self, batch: int) -> tuple[Ring, jax.Array]:
         shape = (batch, self.length, self.slots, self.heads, self.width // self.heads)
@@ -164,21 +163,14 @@ class Window(Memory):
         h = Ring(tuple(keys), tuple(values), (h.cursor_B + 1) % self.length, length_B)
         return h, self.norm(x_BND)
 
-    def sequence(
-        self, h: Ring | None, z: Latent, action_BTA: jax.Array, reset_BT: jax.Array
-    ) -> tuple[Ring, jax.Array]:
+    def sequence(self, h: Ring | None, z: Latent, action_BTA: jax.Array, reset_BT: jax.Array) -> tuple[Ring, jax.Array]:
         """All frames of a segment at once: (h after the last, contexts (B, T, N, D)). Means what `step` in turn means."""
         B, T = reset_BT.shape
         W = self.length
         x_BTND = self._input(z, action_BTA)
         keys, values = [], []
         for i, layer in enumerate(self.layers):
-            past = None
-            if h is not None:
-                # Oldest first: the slot written next is the oldest.
-                order_BW = (h.cursor_B[:, None] + jnp.arange(W)) % W
-                unroll = lambda ring: jnp.take_along_axis(ring, order_BW[:, :, None, None, None], 1)
-                past = unroll(h.keys[i]), unroll(h.values[i]), h.length_B
+            past = None if h is None else (_unroll(h.keys[i], h), _unroll(h.values[i], h), h.length_B)
             x_BTND, k, v = layer(x_BTND, past, reset_BT)
             keys.append(self._last(k)), values.append(self._last(v))
         since_BT = jnp.where(reset_BT, jnp.arange(T), -1)
@@ -194,3 +186,10 @@ class Window(Memory):
         if missing > 0:
             x = jnp.pad(x, ((0, 0), (missing, 0), (0, 0), (0, 0), (0, 0)))
         return x[:, x.shape[1] - self.length :]
+
+
+def _unroll(ring: jax.Array, h: Ring) -> jax.Array:
+    """A ring (B, W, ...) oldest first: the slot written next is the oldest."""
+    W = ring.shape[1]
+    order_BW = (h.cursor_B[:, None] + jnp.arange(W)) % W
+    return jnp.take_along_axis(ring, order_BW[:, :, None, None, None], 1)

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from worldmodels import rng
-from worldmodels.nn.transformer import Block, dense, grid_of
+from worldmodels.nn.transformer import Block, dense, grid_of, rms_norm
 from worldmodels.types import Layout
 
 
@@ -54,7 +54,7 @@ class Infill(nn.Module):
         grid = grid_of(self.layout) if self.neighbours else None
         for i in range(self.depth):
             x_BSD = Block(self.heads, self.hidden, self.dtype, grid, name=f'block_{i}')(x_BSD)
-        x_BND = nn.RMSNorm(dtype=self.dtype, name='norm')(x_BSD[:, :N])
+        x_BND = rms_norm(self.dtype)(x_BSD[:, :N])
         return dense(self.classes, self.dtype, 'logits')(x_BND).astype(jnp.float32)
 
 

@@ -22,7 +22,11 @@ def dense(width: int, dtype: str, name: str | None = None, scale: float = 1.0) -
 
 
 def attend(
-    q_BQHC: jax.Array, k_BSHC: jax.Array, v_BSHC: jax.Array, bias: jax.Array | None = None, mask: jax.Array | None = None
+    q_BQHC: jax.Array,
+    k_BSHC: jax.Array,
+    v_BSHC: jax.Array,
+    bias: jax.Array | None = None,
+    mask: jax.Array | None = None,
 ) -> jax.Array:
     """Softmax attention; bias and mask broadcast to (B, heads, Q, S). A query that may see nothing gets zeros.
 
@@ -39,6 +43,12 @@ def attend(
     return jnp.einsum('bhqs,bshc->bqhc', weights.astype(v_BSHC.dtype), v_BSHC)
 
 
+def rms_norm(dtype: str) -> nn.RMSNorm:
+    """RMSNorm without a learned scale: the matmul that follows every one of ours absorbs it, and XLA on CPU would spend a
+    pass over memory on broadcasting it."""
+    return nn.RMSNorm(use_scale=False, dtype=dtype)
+
+
 class QKV(nn.Module):
     """Queries, keys and values of `heads` heads, queries and keys normalised, queries scaled by a learned temperature."""
 
@@ -52,7 +62,7 @@ class QKV(nn.Module):
         qkv = dense(3 * D, self.dtype)(x_BSD).reshape(*x_BSD.shape[:-1], 3, self.heads, C)
         q, k, v = qkv[..., 0, :, :], qkv[..., 1, :, :], qkv[..., 2, :, :]
         gain_H = self.param('gain', nn.initializers.constant(2.0), (self.heads,))
-        norm = nn.RMSNorm(use_scale=False, dtype=self.dtype)
+        norm = rms_norm(self.dtype)
         q = norm(q) * (gain_H / jnp.sqrt(C))[:, None].astype(q.dtype)
         return q, norm(k), v
 
@@ -108,11 +118,11 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x_BSD: jax.Array) -> jax.Array:
-        norm = lambda x: nn.RMSNorm(dtype=self.dtype)(x)
+        norm = rms_norm(self.dtype)
         if self.grid:
             N = self.grid[0] * self.grid[1]
             mixed = Neighbours(self.grid)(norm(x_BSD[:, :N]))
-            x_BSD = x_BSD.at[:, :N].add(mixed) if N < x_BSD.shape[1] else x_BSD + mixed
+            x_BSD = x_BSD.at[:, :N].add(mixed) if x_BSD.shape[1] > N else x_BSD + mixed
         x_BSD = x_BSD + SelfAttention(self.heads, self.dtype)(norm(x_BSD))
         return x_BSD + Feed(self.hidden, self.dtype)(norm(x_BSD))
 

@@ -30,12 +30,12 @@ class Known:
 
 class Masked(nn.Module):
     """Fields a config sets:
-      width, depth, heads, hidden: of the infill network, hidden being the feed-forward's width.
-      mask: 'cosine' or 'upper_half', the distribution of the share masked in training.
-      neighbours: 3 x 3 mixing on the token grid in every block.
-      persist: add to the logits of each slot's departure token a learned, slot-dependent amount: the prior of a world where
-        most cells stay as they are.
-      steps, temperature: how it samples unless told otherwise; both are dials of `sample`.
+    width, depth, heads, hidden: of the infill network, hidden being the feed-forward's width.
+    mask: 'cosine' or 'upper_half', the distribution of the share masked in training.
+    neighbours: 3 x 3 mixing on the token grid in every block.
+    persist: add to the logits of each slot's departure token a learned, slot-dependent amount: the prior of a world where
+      most cells stay as they are.
+    steps, temperature: how it samples unless told otherwise; both are dials of `sample`.
     """
 
     classes: int
