@@ -16,7 +16,7 @@ import numpy as np
 
 from worldmodels import rng
 from worldmodels.heart.codec import codecs, layout_of
-from worldmodels.nn.transformer import Block, grid_of
+from worldmodels.nn.transformer import Block, grid_of, rms_norm
 from worldmodels.types import Latent, Layout, Spec
 
 
@@ -104,8 +104,8 @@ class Tokens(nn.Module):
         self.decoder = [block() for _ in range(self.decoder_depth)]
         self.to_code = [nn.Dense(D, dtype=self.dtype), nn.Dense(len(self.levels), dtype='float32')]
         self.from_code = [nn.Dense(D, dtype=self.dtype), nn.Dense(D, dtype=self.dtype)]
-        self.encoder_norm = nn.RMSNorm(dtype=self.dtype)
-        self.decoder_norm = nn.RMSNorm(dtype=self.dtype)
+        self.encoder_norm = rms_norm(self.dtype)
+        self.decoder_norm = rms_norm(self.dtype)
         self.quantiser = Quantiser(self.levels)
 
     def encode(self, observation: dict[str, jax.Array], hidden_BN: jax.Array | None = None) -> Latent:
