@@ -54,7 +54,7 @@ def everything(workdir):
 def assert_same(one, other, exactly=True):
     (step, arrays, data), (other_step, other_arrays, other_data) = everything(one), everything(other)
     assert (step, data, set(arrays)) == (other_step, other_data, set(other_arrays))
-    assert {k.split('.')[0] for k in arrays} >= {'params', 'constants', 'slow_params', 'opt_state', 'belief', 'step'}
+    assert {k.split('.')[0] for k in arrays} >= {'params', 'slow_params', 'opt_state', 'belief', 'step'}
     for name, x in arrays.items():
         if exactly:
             assert np.array_equal(x, other_arrays[name]), name
