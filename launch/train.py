@@ -9,7 +9,9 @@ experiment can be given on the command line as --config.SECTION.FIELD=VALUE.
 from __future__ import annotations
 
 import os
+import re
 import sys
+import traceback
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -35,6 +37,19 @@ def main(argv: list[str]) -> None:
         sys.exit(f'error: {error}')
 
 
+def parse(argv: list[str]) -> list[str]:
+    """Flags; an override of a field that does not exist is one sentence and not a traceback."""
+    try:
+        return app.parse_flags_with_usage(argv)
+    except (AttributeError, KeyError) as error:
+        if not traceback.extract_tb(error.__traceback__)[-1].filename.endswith('config_dict.py'):
+            raise  # a mistake in the experiment itself
+        name = re.search(r'\w+', str(error))
+        near = re.search(r'Did you mean "(\w+)"', str(error))
+        hint = f'did you mean "{near[1]}"?' if near else 'its fields are in worldmodels/training/config.py.'
+        sys.exit(f'error: the config has no field "{name[0] if name else ""}": {hint}')
+
+
 if __name__ == '__main__':
     flags.mark_flags_as_required(['config', 'workdir'])
-    app.run(main)
+    app.run(main, flags_parser=parse)

@@ -126,7 +126,7 @@ class Reporter:
         pace = self._pace(step)
         speed = f'{1 / pace:.2f} steps/s, ' if pace else ''
         table = rich.table.Table(
-            title=f'step {step} of {self._steps}: {speed}{self._left(step)} to go', title_justify='left'
+            min_width=60, title=f'step {step} of {self._steps}: {speed}{self._left(step)} to go', title_justify='left'
         )
         table.add_column('metric')
         table.add_column('value', justify='right')
