@@ -4,11 +4,19 @@
         --policy=random:0.5,scripted:0.5 --steps=40000 --path=data/doorkey
 
 Killed at any time, the same command goes on; finished, it says so.
+
+A trained model plays too, planning in its own dream (`worldmodels/control/planner.py`):
+
+    python launch/collect.py --world=navix/DoorKey-8x8 \\
+        --policy=checkpoint:0.5,random:0.5 --checkpoint=runs/doorkey/masked --steps=4000 --path=data/planned
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import pathlib
 import subprocess
 import sys
 import time
@@ -24,9 +32,16 @@ _OBSERVATION = flags.DEFINE_enum('observation', 'rgb', ['rgb', 'symbolic'], 'In 
 _POLICY = flags.DEFINE_string(
     'policy',
     'random:0.5,scripted:0.5',
-    'kind:weight,...; kinds random, sticky, scripted; weights are shares of frames.',
+    'kind:weight,...; kinds random, sticky, scripted, checkpoint; weights are shares of frames.',
 )
 _NOISE = flags.DEFINE_float('noise', 0.4, 'Probability that the scripted policy acts at random.')
+_CHECKPOINT = flags.DEFINE_string(
+    'checkpoint', None, 'Workdir of the run whose model the policy checkpoint plans with.'
+)
+_PLAN_HORIZON = flags.DEFINE_integer('plan_horizon', 12, 'Ticks that it looks ahead.')
+_PLAN_CANDIDATES = flags.DEFINE_integer(
+    'plan_candidates', 64, 'Futures that it dreams before every action, in each of its lanes and all at once.'
+)
 _STEPS = flags.DEFINE_integer('steps', 40_000, 'Frames of the train split, rounded up to whole chunks.')
 _VALIDATION = flags.DEFINE_integer('validation', 400, 'Episodes of the validation split, from openings never in train.')
 _MAX_EPISODE_STEPS = flags.DEFINE_integer('max_episode_steps', 128, 'Actions after which an episode is cut.')
@@ -46,6 +61,25 @@ def provenance() -> dict:
     }
 
 
+def load(workdir: str) -> tuple:
+    """The model in a workdir: what it is, for the settings; it and its variables; what is kept about it with the data."""
+    from worldmodels.data import collect
+    from worldmodels.evaluation.examine import Trained
+
+    trained = Trained.load(workdir)
+    fingerprint = json.loads(pathlib.Path(workdir, 'fingerprint.json').read_text())
+    chosen = collect.Checkpoint(
+        fingerprint=hashlib.blake2b(json.dumps(fingerprint, sort_keys=True).encode(), digest_size=8).hexdigest(),
+        step=trained.step,
+        weights=collect.digest(trained.variables),
+        horizon=_PLAN_HORIZON.value,
+        candidates=_PLAN_CANDIDATES.value,
+        dials=tuple(sorted(trained.config.evaluate.get('dials', {}).items())),
+    )
+    about = {'checkpoint': {'name': trained.name, 'step': trained.step, 'fingerprint': fingerprint}}
+    return chosen, (trained.model, trained.variables), about
+
+
 def main(argv):
     del argv
     from rich.console import Console
@@ -58,6 +92,7 @@ def main(argv):
     console = Console(file=sys.stdout, soft_wrap=True)
     path = os.path.abspath(os.path.expanduser(_PATH.value)).rstrip('/')
     try:
+        checkpoint, trained, about = load(_CHECKPOINT.value) if _CHECKPOINT.value else (None, None, {})
         settings = collect.Settings(
             world=_WORLD.value,
             view=_VIEW.value,
@@ -69,6 +104,7 @@ def main(argv):
             max_episode_steps=_MAX_EPISODE_STEPS.value,
             lanes=_LANES.value,
             seed=_SEED.value,
+            checkpoint=checkpoint,
         )
         if collect.is_complete(path, settings):
             console.print(f'{path} is complete: nothing to do.')
@@ -95,8 +131,9 @@ def main(argv):
             written = collect.collect(
                 path,
                 settings,
-                provenance(),
+                {**provenance(), **about},
                 lambda stage, done, total: bar.update(tasks[stage], completed=done, total=total),
+                trained,
             )
             bar.update(tasks['writing'], total=sum(map(sum, written['lengths'].values())))
     except ValueError as error:

@@ -23,6 +23,7 @@ import numpy as np
 
 from worldmodels import interaction, rng, worlds
 from worldmodels.control.mixture import Mixture
+from worldmodels.control.planner import Planner
 from worldmodels.control.random import Random
 from worldmodels.control.scripted import Scripted
 from worldmodels.control.sticky import Sticky
@@ -34,12 +35,30 @@ HELD_OUT = 0.2  # share of openings kept for validation
 
 
 @dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """Which model the policy kind `checkpoint` plans with, and how. It says what the model is, not where it lies.
+
+    fingerprint  of the experiment that trained it; step: how far
+    weights      digest of its variables (`digest`)
+    horizon, candidates, dials    of the `Planner`
+    """
+
+    fingerprint: str
+    step: int
+    weights: str
+    horizon: int
+    candidates: int
+    dials: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
 class Settings:
     """All that decides which bytes are written.
 
-    policy  ((kind, weight), ...): kinds random, sticky, scripted; weights are shares of frames
-    noise   probability that the scripted policy acts at random
-    steps   frames of the train split, at least (whole chunks); validation: episodes of the validation split
+    policy      ((kind, weight), ...): kinds random, sticky, scripted, checkpoint; weights are shares of frames
+    noise       probability that the scripted policy acts at random
+    steps       frames of the train split, at least (whole chunks); validation: episodes of the validation split
+    checkpoint  of the policy kind `checkpoint`, None where that is not asked for
     """
 
     world: str
@@ -52,6 +71,7 @@ class Settings:
     max_episode_steps: int
     lanes: int
     seed: int
+    checkpoint: Checkpoint | None = None
 
     def __post_init__(self):
         for name in ('steps', 'lanes', 'max_episode_steps'):
@@ -68,6 +88,11 @@ class Settings:
                 )
             if weight <= 0:
                 raise ValueError(f'policy {kind} has weight {weight}: give a positive one or leave it out.')
+        if ('checkpoint' in dict(self.policy)) != (self.checkpoint is not None):
+            raise ValueError(
+                'The policy kind checkpoint and --checkpoint=WORKDIR go together: give both, as in '
+                '--policy=checkpoint:0.5,random:0.5 --checkpoint=WORKDIR, or neither.'
+            )
 
     @property
     def chunks(self) -> int:
@@ -83,11 +108,33 @@ class Settings:
         return {'view': self.view, 'observation': self.observation, 'max_steps': self.max_episode_steps}
 
 
-POLICIES: dict[str, Callable[[Spec, Settings], Any]] = {
-    'random': lambda spec, settings: Random(spec.action),
-    'sticky': lambda spec, settings: Sticky(spec.action),
-    'scripted': lambda spec, settings: Scripted(spec.action, settings.noise),
+POLICIES: dict[str, Callable[[Spec, Settings, Any], Any]] = {
+    'random': lambda spec, settings, model: Random(spec.action),
+    'sticky': lambda spec, settings, model: Sticky(spec.action),
+    'scripted': lambda spec, settings, model: Scripted(spec.action, settings.noise),
+    'checkpoint': lambda spec, settings, model: _planner(spec, settings, model),
 }
+
+
+def _planner(spec: Spec, settings: Settings, model: Any) -> Planner:
+    if model.spec != spec:
+        there, here = model.spec.to_json(), spec.to_json()
+        differing = '; '.join(f'{k} is {there[k]} there, {here[k]} here' for k in here if there[k] != here[k])
+        raise ValueError(
+            f'The checkpoint knows another world than {settings.world} ({differing}): '
+            'set --world, --view and --observation as for the data it was trained on.'
+        )
+    chosen = settings.checkpoint
+    return Planner(model, chosen.horizon, chosen.candidates, dials=chosen.dials)
+
+
+def digest(variables: Any) -> str:
+    """16 hexadecimal digits that tell a model's variables, arrays in a tree, from others."""
+    hashed = hashlib.blake2b(digest_size=8)
+    for path, x in jax.tree_util.tree_flatten_with_path(variables)[0]:
+        hashed.update(f'{jax.tree_util.keystr(path)} {x.dtype} {x.shape}'.encode())
+        hashed.update(np.asarray(x).tobytes())
+    return hashed.hexdigest()
 
 
 def parse_policy(text: str) -> tuple[tuple[str, float], ...]:
@@ -138,26 +185,32 @@ def collect(
     settings: Settings,
     provenance: dict[str, Any],
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
+    trained: tuple[Any, Any] | None = None,
 ) -> dict[str, Any]:
     """Plays what is missing and writes the dataset. Returns its metadata.
 
     progress(stage, frames so far, frames in all) is called as it goes, stages 'playing' and 'writing'. How many frames
-    the validation split's episodes take is only known once they are played: the total may grow. Raises ValueError
-    where the openings cannot be split.
+    the validation split's episodes take is only known once they are played: the total may grow.
+
+    trained is the world model, and its variables, that settings.checkpoint tells of.
+
+    Raises ValueError where the openings cannot be split, or the model knows another world.
     """
+    model, variables = trained or (None, None)
+    world = worlds.make(settings.world, settings.lanes, **settings.world_options())
+    kinds, weights = zip(*settings.policy)
+    policies = tuple(POLICIES[kind](world.spec, settings, model) for kind in kinds)
+    policy = Mixture.weighted(policies, weights, settings.lanes)
+
     parts = path + '.parts'
     os.makedirs(parts, exist_ok=True)
     with _whole(os.path.join(parts, 'settings.json')) as temporary, open(temporary, 'w') as file:
         json.dump(dataclasses.asdict(settings), file)
 
-    world = worlds.make(settings.world, settings.lanes, **settings.world_options())
-    kinds, weights = zip(*settings.policy)
-    policy = Mixture.weighted(tuple(POLICIES[kind](world.spec, settings) for kind in kinds), weights, settings.lanes)
-
     def play(split: str, chunk: int) -> dict[str, np.ndarray]:
         file = os.path.join(parts, f'{split}-{chunk:05d}.npz')
         if not os.path.exists(file):
-            arrays = _play(world, policy, settings, split, chunk)
+            arrays = _play(world, policy, variables, settings, split, chunk)
             with _whole(file) as temporary, open(temporary, 'wb') as opened:
                 np.savez(opened, **arrays)
         with np.load(file) as loaded:
@@ -200,13 +253,13 @@ def collect(
     return episodes.read_metadata(path)
 
 
-def _play(world: Any, policy: Any, settings: Settings, split: str, chunk: int) -> dict[str, np.ndarray]:
+def _play(world: Any, policy: Any, variables: Any, settings: Settings, split: str, chunk: int) -> dict[str, np.ndarray]:
     """The arrays of one part: a record's leaves as (B, ticks, ...) by flat name, and the openings dropped."""
     key = jax.random.fold_in(rng.stream(settings.seed, f'collect/{split}'), chunk)
     pool_key, play_key = jax.random.split(key)
     pool = interaction.prepare(world, pool_key, POOL)
     pool, dropped = _keep(pool, split, settings)
-    _, records = interaction.interact(world, policy, None, play_key, settings.ticks, pool)
+    _, records = interaction.interact(world, policy, variables, play_key, settings.ticks, pool)
     records.pop('extras')
     observation = {f'observation/{name}': x for name, x in records.pop('observation').items()}
     arrays = {k: np.ascontiguousarray(np.swapaxes(np.asarray(x), 0, 1)) for k, x in {**observation, **records}.items()}
