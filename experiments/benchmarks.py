@@ -72,7 +72,7 @@ def _video(config: ml_collections.ConfigDict, variant: str) -> None:
     }
     if variant == 'tokenizer':
         config.train.parts = ('heart',)
-        config.train.weights = {'reconstruction': 1.0}
+        config.train.weights = {'reconstruction': 1.0, 'saturation': 1.0}
     else:
         config.train.parts = ('filter', 'transition', 'memory', 'outcome')
         config.train.weights = {'transition': 1.0, 'reward': 1.0, 'discount': 1.0}

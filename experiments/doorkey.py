@@ -41,13 +41,14 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     config.model = {
         'heart': {
             'kind': 'tokens',
-            'levels': (4, 4, 4),
+            'levels': (4, 4, 4, 4),
             'patch': 8,
-            'width': 96,
+            'width': 64,
             'heads': 4,
-            'hidden': 192,
+            'hidden': 128,
             'encoder_depth': 0,
             'decoder_depth': 1,
+            'hide': 0.1,
         },
         'filter': {'reads': 'frame'},
         'transition': {'kind': 'masked', 'steps': 4, 'temperature': 0.5, **TRANSFORMER},
@@ -60,13 +61,15 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     )
     config.train.log_every = 20
     if variant == 'tokenizer':
-        config.data.update({'batch_size': 4, 'segment_length': 8})
-        config.train.update({'steps': 400, 'parts': ('heart',), 'weights': {'reconstruction': 1.0}})
+        config.data.update({'batch_size': 16, 'segment_length': 1})
+        config.optimizer.learning_rate = 5e-3
+        config.train.update({'steps': 2000, 'parts': ('heart',), 'log_every': 200})
+        config.train.weights = {'reconstruction': 1.0, 'saturation': 10.0}
     else:
         config.data.update({'batch_size': 8, 'segment_length': 16})
         config.train.update(
             {
-                'steps': 500,
+                'steps': 400,
                 'parts': ('filter', 'transition', 'memory', 'outcome'),
                 'weights': {'transition': 1.0, 'reward': 0.1, 'discount': 0.1},
                 'ema': 0.98,

@@ -21,6 +21,8 @@ def expected_losses(heart: str, transition: str) -> set[str]:
     names = {'reward', 'discount'}
     if heart != 'palette':
         names.add('reconstruction')
+    if heart == 'tokens':
+        names.add('saturation')
     if transition == 'categorical' and heart == 'categorical':
         return names | {'dynamics', 'representation'}
     return names | {'transition'}

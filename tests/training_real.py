@@ -51,6 +51,7 @@ def config(vertical, path, **fields):
             'context_to': ('transition', 'outcome'),
         }
         c.train.weights.transition = 1.0
+        c.train.weights.saturation = 1.0
     else:
         c.model = {
             'heart': {

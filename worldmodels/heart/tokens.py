@@ -19,11 +19,14 @@ from worldmodels.heart.codec import codecs, layout_of
 from worldmodels.nn.transformer import Block, grid_of, rms_norm
 from worldmodels.types import Latent, Layout, Spec
 
+EDGE = 1.5
+
 
 class Quantiser(nn.Module):
     """Rounds (..., len(levels)) to the levels, straight-through; indices are mixed-radix numbers of the rounded levels.
 
-    Entries are bounded by a tanh, shifted by half a step where the number of levels is even, and scaled to [-1, 1].
+    Entries are bounded by a tanh, scaled so that |x| = `EDGE` lies on the outermost level, and rounded to the nearest of the
+    levels, which are evenly spaced in [-1, 1] and symmetric whether their number is even or odd.
     """
 
     levels: tuple[int, ...]
@@ -35,20 +38,33 @@ class Quantiser(nn.Module):
     def _basis(self) -> np.ndarray:
         return np.cumprod([1, *self.levels[:-1]]).astype(np.int32)
 
+    def _half(self) -> np.ndarray:
+        """Half the distance between the outermost levels, in steps."""
+        return (np.asarray(self.levels, np.float32) - 1) / 2
+
     def __call__(self, x: jax.Array) -> Latent:
-        levels = np.asarray(self.levels, np.float32)
-        half = (levels - 1) * (1 + 1e-3) / 2
-        offset = np.where(levels % 2 == 0, 0.5, 0.0).astype(np.float32)
-        bounded = jnp.tanh(x.astype(jnp.float32) + np.arctanh(offset / half)) * half - offset
-        rounded = bounded + jax.lax.stop_gradient(jnp.round(bounded) - bounded)
-        digits = jnp.round(jax.lax.stop_gradient(rounded)).astype(jnp.int32) + (levels // 2).astype(np.int32)
-        return Latent(jnp.sum(digits * self._basis(), -1), rounded / np.maximum(levels // 2, 1))
+        half = self._half()
+        offset = half % 1  # levels lie on halves where their number is even
+        bounded = jnp.tanh(x.astype(jnp.float32)) / np.tanh(EDGE) * half
+        rounded = jnp.clip(jnp.round(bounded - offset) + offset, -half, half)
+        digits = jax.lax.stop_gradient(jnp.round(rounded + half)).astype(jnp.int32)
+        straight = bounded + jax.lax.stop_gradient(rounded - bounded)
+        return Latent(jnp.sum(digits * self._basis(), -1), straight / np.maximum(half, 0.5))
 
     def embed(self, index: jax.Array) -> jax.Array:
         """Indices (...) -> the values they stand for (..., len(levels))."""
-        levels = np.asarray(self.levels, np.int32)
-        digits = (index[..., None] // self._basis()) % levels
-        return (digits - levels // 2).astype(jnp.float32) / np.maximum(levels // 2, 1)
+        half = self._half()
+        digits = (index[..., None] // self._basis()) % np.asarray(self.levels, np.int32)
+        return (digits.astype(jnp.float32) - half) / np.maximum(half, 0.5)
+
+
+def saturation(x_BNE: jax.Array) -> jax.Array:
+    """How far entries lie beyond |x| = 1, squared, mean over a frame (B,).
+
+    Out there the tanh has no slope left, so that two patches which once share a code never part again. With this term
+    they stay where gradients reach them: without it, rare patches of a frame were merged for good under most seeds.
+    """
+    return jnp.mean(jnp.square(jax.nn.relu(jnp.abs(x_BNE.astype(jnp.float32)) - 1)), (1, 2))
 
 
 class Tokens(nn.Module):
@@ -108,8 +124,12 @@ class Tokens(nn.Module):
         self.decoder_norm = rms_norm(self.dtype)
         self.quantiser = Quantiser(self.levels)
 
-    def encode(self, observation: dict[str, jax.Array], hidden_BN: jax.Array | None = None) -> Latent:
-        """Frames (B, ...) by modality -> tokens (B, N). Patches where `hidden_BN` are not looked at."""
+    def encode(self, observation: dict[str, jax.Array]) -> Latent:
+        """Frames (B, ...) by modality -> tokens (B, N)."""
+        return self.quantiser(self.code(observation))
+
+    def code(self, observation: dict[str, jax.Array], hidden_BN: jax.Array | None = None) -> jax.Array:
+        """What is quantised, (B, N, len(levels)). Patches where `hidden_BN` are not looked at."""
         x_BND = jnp.concatenate([self.patch_in[k](c.patches(observation[k])) for k, c in self.codecs.items()], 1)
         if hidden_BN is not None:
             x_BND = jnp.where(hidden_BN[..., None], self.hidden_patch.astype(x_BND.dtype), x_BND)
@@ -118,7 +138,7 @@ class Tokens(nn.Module):
         for block in self.encoder:
             x_BND = block(x_BND)
         x_BND = jax.nn.silu(self.to_code[0](self.encoder_norm(x_BND)))
-        return self.quantiser(self.to_code[1](x_BND))
+        return self.to_code[1](x_BND)
 
     def embed(self, index_BN: jax.Array) -> jax.Array:
         return self.quantiser.embed(index_BN)
@@ -144,12 +164,16 @@ class Tokens(nn.Module):
         return {k: c.render(prediction[k]) for k, c in self.codecs.items()}
 
     def autoencode(self, observation: dict[str, jax.Array], keys_B: jax.Array) -> dict[str, jax.Array]:
-        """The masked autoencoder's loss: every patch is to be reconstructed, hidden ones too. {'reconstruction': (B,)}."""
+        """The masked autoencoder's losses: every patch is to be reconstructed, hidden ones too, from codes within bounds.
+
+        {'reconstruction': (B,), 'saturation': (B,)}.
+        """
 
         def draw(key: jax.Array) -> jax.Array:
             rate_key, patch_key, whole_key = jax.random.split(key, 3)
             rate = jax.random.uniform(rate_key) * self.hide * jax.random.bernoulli(whole_key)
             return jax.random.uniform(patch_key, (self.layout.tokens,)) < rate
 
-        z = self.encode(observation, rng.draw(draw, keys_B))
-        return self.losses(self.decode(z, jnp.zeros((keys_B.shape[0], 0, 1))), observation)
+        x_BNE = self.code(observation, rng.draw(draw, keys_B))
+        prediction = self.decode(self.quantiser(x_BNE), jnp.zeros((keys_B.shape[0], 0, 1)))
+        return self.losses(prediction, observation) | {'saturation': saturation(x_BNE)}
