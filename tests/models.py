@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 
 import jax
@@ -45,8 +46,8 @@ def config(heart, transition, memory, reads, context_to, outcome_reads) -> dict:
     }
 
 
-def model(*choice, spec: Spec = SPEC):
-    return build_model(config(*choice), spec, 'float32')
+def model(*choice, spec: Spec = SPEC, dtype: str = 'float32'):
+    return build_model(config(*choice), spec, dtype)
 
 
 def refusal(heart, transition, memory, reads, context_to, outcome_reads) -> str | None:
@@ -60,6 +61,7 @@ def refusal(heart, transition, memory, reads, context_to, outcome_reads) -> str 
     return None
 
 
+@functools.cache
 def experience(batch: int, length: int, seed: int = 0, spec: Spec = SPEC, firsts: tuple = ()) -> Ticks:
     """Random ticks; `firsts` are (row, tick) of openings."""
     keys = jax.random.split(jax.random.key(seed), 5)

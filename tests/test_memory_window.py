@@ -27,7 +27,8 @@ def setting():
     memory = Window(5, LAYOUT, True, 'float32', length=W, width=16, depth=DEPTH, heads=2, hidden=16, neighbours=True)
     z, action = experience(1)
     first = jax.tree.map(lambda x: x[:, 0], (z, action))
-    variables = memory.init(jax.random.key(1), *first, method=lambda m, z, a: m.step(m.initial(B)[0], z, a))
+    begin = lambda m, z, a: m.step(m.initial(B)[0], z, a)
+    variables = jax.jit(lambda *args: memory.init(jax.random.key(1), *args, method=begin))(*first)
     # A bias that starts at zero would hide a wrong age.
     leaves, tree = jax.tree.flatten(variables)
     variables = tree.unflatten([x + 0.3 * jax.random.normal(jax.random.key(i), x.shape) for i, x in enumerate(leaves)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import chex
 import jax
@@ -22,6 +23,12 @@ SCANNED = [('categorical', 'categorical', m, r, READERS, 'arrival') for m in MEM
 name = lambda c: '-'.join(c[:4])
 
 
+def each(choices):
+    """Tests of one model stay in one process, where it is compiled once."""
+    return [pytest.param(c, id=name(c), marks=pytest.mark.xdist_group(name(c))) for c in choices]
+
+
+@functools.cache
 def setting(choice):
     m = model(*choice)
     return m, init_variables(m, 1), rng.per_tick(rng.per_example(rng.stream(0, 'watch'), 0, jnp.arange(B)), T)
@@ -32,7 +39,7 @@ def visible(trace):
 
 
 @pytest.mark.parametrize('carried', [False, True])
-@pytest.mark.parametrize('choice', FRAME, ids=name)
+@pytest.mark.parametrize('choice', each(FRAME))
 def test_parallel_is_scanned(choice, carried):
     m, variables, keys_BT = setting(choice)
     ticks = experience(B, T, firsts=FIRSTS)
@@ -50,7 +57,7 @@ def test_parallel_is_scanned(choice, carried):
     np.testing.assert_array_equal(dream(last_a).index_BTN, dream(last_b).index_BTN)
 
 
-@pytest.mark.parametrize('choice', FRAME + SCANNED, ids=name)
+@pytest.mark.parametrize('choice', each(FRAME + SCANNED))
 def test_observing_is_ticking(choice):
     m, variables, keys_BT = setting(choice)
     ticks = experience(B, T, firsts=FIRSTS)
@@ -67,7 +74,7 @@ def test_observing_is_ticking(choice):
     chex.assert_trees_all_close(belief.z, last.z, atol=1e-5)
 
 
-@pytest.mark.parametrize('choice', FRAME + SCANNED, ids=name)
+@pytest.mark.parametrize('choice', each(FRAME + SCANNED))
 def test_nothing_passes_a_reset_and_nothing_comes_from_the_future(choice):
     m, variables, keys_BT = setting(choice)
     ticks = experience(B, T, firsts=FIRSTS)

@@ -11,7 +11,6 @@ from models import experience, model
 from worldmodels import rng, rollout
 from worldmodels.build import init_variables
 from worldmodels.nn.infill import decode, draw_known, mask_rate
-from worldmodels.types import Belief
 
 B, N, K = 3, 16, 7
 
@@ -178,4 +177,3 @@ def test_a_cached_dream_is_the_uncached_one(choice, dtype):
         np.testing.assert_allclose(contexts[:, :alike], recomputed[:, :alike], atol=1e-5)
         for a, b in zip(*(jax.tree.leaves(logits(kept[:, :alike], c[:, :alike])) for c in (contexts, recomputed))):
             np.testing.assert_allclose(a, b, atol=1e-5)
-        assert isinstance(Belief, type)

@@ -45,11 +45,11 @@ class Quantiser(nn.Module):
     def __call__(self, x: jax.Array) -> Latent:
         half = self._half()
         offset = half % 1  # levels lie on halves where their number is even
-        bounded = jnp.tanh(x.astype(jnp.float32)) / np.tanh(EDGE) * half
+        bounded = jnp.tanh(x.astype(jnp.float32)) / math.tanh(EDGE) * half
         rounded = jnp.clip(jnp.round(bounded - offset) + offset, -half, half)
         digits = jax.lax.stop_gradient(jnp.round(rounded + half)).astype(jnp.int32)
         straight = bounded + jax.lax.stop_gradient(rounded - bounded)
-        return Latent(jnp.sum(digits * self._basis(), -1), straight / np.maximum(half, 0.5))
+        return Latent(jnp.sum(digits * self._basis(), -1, dtype=jnp.int32), straight / np.maximum(half, 0.5))
 
     def embed(self, index: jax.Array) -> jax.Array:
         """Indices (...) -> the values they stand for (..., len(levels))."""
