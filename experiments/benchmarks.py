@@ -8,6 +8,7 @@ from __future__ import annotations
 import ml_collections
 
 from experiments.arguments import parse
+from worldmodels.build import complete
 from worldmodels.sizes import dreamer
 from worldmodels.training.config import default_config
 
@@ -44,6 +45,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
         _dreamer(config)
     else:
         _video(config, variant)
+    config.model = complete(config.model.to_dict())
     if options['tiny']:
         _shrink(config)
     return config

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ml_collections
 
 from experiments.arguments import parse
+from worldmodels.build import complete
 from worldmodels.sizes import dreamer
 from worldmodels.training.config import default_config
 
@@ -38,24 +39,26 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     }
     if options['memory'] not in memories:
         raise ValueError(f"memory '{options['memory']}' is not one of {', '.join(memories)}.")
-    config.model = {
-        'heart': {
-            'kind': 'tokens',
-            'levels': (4, 4, 4, 4),
-            'patch': 8,
-            'width': 64,
-            'heads': 4,
-            'hidden': 128,
-            'encoder_depth': 0,
-            'decoder_depth': 1,
-            'hide': 0.1,
-        },
-        'filter': {'reads': 'frame'},
-        'transition': {'kind': 'masked', 'steps': 4, 'temperature': 0.5, **TRANSFORMER},
-        'memory': memories[options['memory']],
-        'outcome': {'reads': 'departure', 'units': 64},
-        'context_to': ('transition', 'outcome'),
-    }
+    config.model = complete(
+        {
+            'heart': {
+                'kind': 'tokens',
+                'levels': (4, 4, 4, 4),
+                'patch': 8,
+                'width': 64,
+                'heads': 4,
+                'hidden': 128,
+                'encoder_depth': 0,
+                'decoder_depth': 1,
+                'hide': 0.1,
+            },
+            'filter': {'reads': 'frame'},
+            'transition': {'kind': 'masked', 'steps': 4, 'temperature': 0.5, **TRANSFORMER},
+            'memory': memories[options['memory']],
+            'outcome': {'reads': 'departure', 'units': 64},
+            'context_to': ('transition', 'outcome'),
+        }
+    )
     config.optimizer.update(
         {'learning_rate': 3e-3, 'warmup': 50, 'schedule': 'cosine', 'weight_decay': 1e-2, 'b2': 0.99}
     )
@@ -77,12 +80,12 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
             }
         )
     if options['tiny']:
-        config.train.update({'steps': 20, 'log_every': 10})
+        _shrink(config)
     return config
 
 
 def _recurrent(config: ml_collections.ConfigDict, options: dict) -> ml_collections.ConfigDict:
-    config.model = dreamer(options['size'])
+    config.model = complete(dreamer(options['size']))
     config.data.update({'batch_size': 8, 'segment_length': 32})
     config.optimizer.update(
         {'kind': 'laprop', 'learning_rate': 3e-4, 'warmup': 200, 'clip_norm': 0.0, 'agc': 0.3, 'eps': 1e-20}
@@ -100,5 +103,10 @@ def _recurrent(config: ml_collections.ConfigDict, options: dict) -> ml_collectio
         }
     )
     if options['tiny']:
-        config.train.update({'steps': 20, 'log_every': 10})
+        _shrink(config)
     return config
+
+
+def _shrink(config: ml_collections.ConfigDict) -> None:
+    config.train.update({'steps': 20, 'log_every': 10})
+    config.optimizer.warmup = 5

@@ -24,8 +24,6 @@ from importlib import metadata
 
 from absl import app, flags, logging
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
 _WORLD = flags.DEFINE_string('world', 'navix/DoorKey-8x8', 'family/name of the world.')
 _VIEW = flags.DEFINE_enum('view', 'full', ['full', 'partial'], 'What is seen of it.')
 _OBSERVATION = flags.DEFINE_enum('observation', 'rgb', ['rgb', 'symbolic'], 'In what form.')

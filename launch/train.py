@@ -8,15 +8,12 @@ experiment can be given on the command line as --config.SECTION.FIELD=VALUE.
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 import traceback
 
 from absl import app, flags, logging
 from ml_collections import config_flags
-
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 _CONFIG = config_flags.DEFINE_config_file(
     'config', help_string='The experiment, a file with get_config(arg), and after ":" its argument.'

@@ -1,4 +1,4 @@
-"""Segments and windows of recorded episodes: which frames, in which order, on which process, after which restart."""
+"""Segments of recorded episodes: which frames, in which order, on which process, after which restart."""
 
 import dataclasses
 import itertools
@@ -124,24 +124,6 @@ def test_little_memory_reads_the_same(path):
     assert poor._held <= 500
 
 
-def test_windows_lie_within_episodes(path):
-    ticks = pipeline.windows(path, 'train', SPEC, 12, 4, seed=0)
-    check_ticks(ticks, SPEC)
-    rows = frames(ticks)
-    assert (np.diff(rows, axis=1) == 1).all()
-    assert len({tuple(row) for row in rows}) == 12
-    # Seven episodes are long enough: each has its first window before any has its second.
-    assert sorted(rows[:7, 0] // 1000) == [i for i, length in enumerate(LENGTHS) if length >= 4]
-    assert not ticks.continues_B.any()
-    jax.tree.map(np.testing.assert_array_equal, ticks, pipeline.windows(path, 'train', SPEC, 12, 4, seed=0))
-
-
-def test_openings(path):
-    seen = pipeline.openings(path, 'validation', SPEC, 6, seed=0)
-    assert sorted(set(seen['vector'][:, 0].tolist())) == [0, 1000, 2000, 3000]
-    assert seen['image'].shape == (6, 2, 2, 3)
-
-
 def test_refusals(path):
     def refuses(sentence, call, *args, **options):
         with pytest.raises(ValueError, match=sentence):
@@ -150,7 +132,6 @@ def test_refusals(path):
     refuses('has no split .test., only train, validation', pipeline.segments, path, 'test', SPEC, 4, 5, seed=0)
     refuses('cannot be shared by 3', pipeline.segments, path, 'train', SPEC, 4, 5, seed=0, process_count=3)
     refuses('do not fit into the 57', pipeline.segments, path, 'train', SPEC, 4, 58, seed=0)
-    refuses('windows of 10 frames, not 100', pipeline.windows, path, 'train', SPEC, 100, 10, seed=0)
     other = dataclasses.replace(SPEC, action=ActionSpace('discrete', 7))
     refuses('of another world', pipeline.segments, path, 'train', other, 4, 5, seed=0)
 

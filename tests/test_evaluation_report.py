@@ -193,6 +193,18 @@ def test_report_asks_the_network_for_nothing(written):
     assert len(page) < 4e6
 
 
+def test_a_poster_shows_what_happened_above_one_dream(question):
+    shown = judge.judge(oracle(noise=20), walk(), question, seeds=(0, 1), read=read, show=4)
+    poster = report._poster(shown, question)
+    horizons = len(report.some_horizons(max(int(film.judged_H.sum()) for film in shown.films)))
+    height, width = 6 * 16, 6 * 24
+    assert poster.shape == (2 * height + films.GAP, horizons * (width + films.GAP) - films.GAP, 4)
+    opaque = poster[..., 3] == 255
+    assert opaque[:height, :width].all()
+    assert opaque[height + films.GAP :, :width].all()
+    assert not opaque[height : height + films.GAP].any()
+
+
 def test_pictures_stay_within_their_budget():
     noise = np.random.default_rng(0).integers(0, 256, (12, 140, 210, 4)).astype(np.uint8)
     noise[..., 3] = 255

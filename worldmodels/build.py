@@ -21,6 +21,8 @@ from worldmodels.types import PyTree, Spec
 from worldmodels.world_model import CONTEXT_READERS, PARTS, WorldModel
 
 READS = ('frame', 'memory', 'prediction')
+WIRED = ('spec', 'dtype', 'classes', 'layout', 'table', 'grid_tokens', 'names')
+"""Fields of parts that follow from the other parts; `wiring` below gives them."""
 
 
 def build_model(config: Mapping[str, Any], spec: Spec, dtype: str | None = None) -> WorldModel:
@@ -72,6 +74,23 @@ def build_model(config: Mapping[str, Any], spec: Spec, dtype: str | None = None)
     )
 
 
+def complete(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The same `config.model` with every field of the chosen parts, so that a command line can set them all."""
+    out: dict[str, Any] = {'context_to': CONTEXT_READERS, **config}
+    tokenizer = HEARTS[config['heart']['kind']].tokenizer
+    chosen = {
+        'heart': (HEARTS[config['heart']['kind']], ('spec', 'dtype')),
+        'filter': (Tokenized if tokenizer else Filter, WIRED),
+        'transition': (TRANSITIONS[config['transition']['kind']], WIRED),
+        'memory': (MEMORIES[config['memory']['kind']], WIRED),
+        'outcome': (Outcome, WIRED),
+    }
+    for part, (cls, wired) in chosen.items():
+        fields = {f.name: f.default for f in _declared(cls).values() if f.name not in wired}
+        out[part] = {**fields, **config[part]}
+    return out
+
+
 def init_variables(model: WorldModel, seed: int) -> PyTree:
     """Fresh variables {'params': ..., 'constants': ...} of a model, float32."""
     observation = {k: jnp.zeros((1, *m.shape), m.dtype) for k, m in model.spec.observation}
@@ -115,9 +134,13 @@ def _part(part: str, kinds: Mapping[str, type], config: Mapping, wiring: Mapping
     return _fields(part, kinds[kind], config, wiring)
 
 
+def _declared(cls: type) -> dict[str, dataclasses.Field]:
+    return {f.name: f for f in dataclasses.fields(cls) if f.init and f.name not in ('parent', 'name')}
+
+
 def _fields(part: str, cls: type, config: Mapping, wiring: Mapping) -> nn.Module:
     """Instantiate `cls` with the config's fields and what it declares of the wiring; nothing else passes."""
-    declared = {f.name: f for f in dataclasses.fields(cls) if f.init and f.name not in ('parent', 'name')}
+    declared = _declared(cls)
     settable = [name for name in declared if name not in wiring]
     for name, value in config.items():
         if name not in settable:

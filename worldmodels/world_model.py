@@ -45,6 +45,7 @@ from worldmodels.filter import Posterior
 from worldmodels.types import Belief, Latent, PyTree, Spec, select
 
 PARTS = ('heart', 'filter', 'transition', 'memory', 'outcome')
+"""The parts of a world model, which are the top-level names of its parameters."""
 CONTEXT_READERS = ('transition', 'outcome', 'decoder')
 
 

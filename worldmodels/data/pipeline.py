@@ -1,4 +1,4 @@
-"""Segments of recorded experience for training, and windows of it for evaluation.
+"""Segments of recorded experience for training.
 
 What a batch holds is a function of (seed, step, row): nothing is drawn on the way. So the iterator's state is a number,
 it restores exactly, and the rows are the same however many processes share them.
@@ -168,36 +168,6 @@ class Segments:
             missing -= stop - start
             frame += stop - start
         return _join(parts)
-
-
-def windows(path: str, split: str, spec: Spec | None, count: int, length: int, seed: int) -> Ticks:
-    """`count` windows of `length` frames, each inside one episode, none twice.
-
-    Every episode that is long enough gives its first window, drawn at random, before any gives its second: long
-    episodes do not crowd out the others. Raises ValueError where there are not as many windows.
-    """
-    source = Episodes(path, split, spec)
-    starts = np.maximum(source.lengths - length + 1, 0)
-    if starts.sum() < count:
-        raise ValueError(
-            f'{split} of {path!r} has {starts.sum()} windows of {length} frames, not {count}: '
-            'ask for fewer or shorter ones, or collect more.'
-        )
-    draw = np.random.Generator(np.random.Philox(key=[seed, length]))
-    drawn = [(rank, draw.random(), i, s) for i, n in enumerate(starts) for rank, s in enumerate(draw.permutation(n))]
-    rows = [
-        to_ticks(source[episode], source.spec, int(start), int(start) + length)
-        for _, _, episode, start in sorted(drawn)[:count]
-    ]
-    return as_ticks(rows, np.zeros(count, bool), np.arange(count, dtype=np.int32))
-
-
-def openings(path: str, split: str, spec: Spec | None, count: int, seed: int) -> dict[str, np.ndarray]:
-    """First frames of `count` episodes in random order, again and again when they run out: modality -> (count, ...)."""
-    source = Episodes(path, split, spec)
-    order = np.resize(np.random.Generator(np.random.Philox(key=[seed, count])).permutation(len(source)), count)
-    frames = [source[i]['observation'] for i in order]
-    return {name: np.stack([frame[name][0] for frame in frames]) for name in source.spec.modalities}
 
 
 def _join(parts: list[dict[str, Any]]) -> dict[str, Any]:

@@ -242,16 +242,17 @@ def training(subject: Subject) -> Program:
         return metrics
 
     operations = flops.count(compiled.jaxpr) * devices.count
-    text = compiled._call.as_text()
-    return Program(run, text, operations, compile_s, compiled.memory_bytes / 1e6)
+    return Program(run, compiled.text, operations, compile_s, compiled.memory_bytes / 1e6)
 
 
 def dreaming(
-    subject: Subject, batch: int, context: int, frames: int
+    subject: Subject, batch: int, context: int, frames: int, donate: bool = False
 ) -> tuple[Program, Callable[[PyTree], PyTree], PyTree]:
     """Dreams of `frames` frames for `batch` starts, after `context` frames of noise, under random actions.
 
-    Returns the program, its continuation (belief, frame number) -> (belief, frames), and the belief it starts from.
+    Returns the program, its continuation (belief, frame number) -> (belief, frames), and the belief it starts from. With
+    `donate` the continuation writes into the belief it is given, as whoever lives in a dream would have it; the program
+    can then not be run again from the start.
     """
     model, variables = subject.model, subject.variables
     ticks = jax.device_put(random_ticks(model.spec, batch, context + frames, subject.config.seed))
@@ -266,7 +267,7 @@ def dreaming(
         return belief, dream.observation
 
     start = time.perf_counter()
-    traced = jax.jit(dream).trace(variables, belief, jnp.int32(0), action)
+    traced = jax.jit(dream, donate_argnames='belief' if donate else None).trace(variables, belief, jnp.int32(0), action)
     compiled = traced.lower().compile()
     compile_s = time.perf_counter() - start
 
@@ -283,7 +284,7 @@ def stream(subject: Subject, context: int, frames: int, deadline_ms: float) -> R
 
     A miss is a frame that took longer than the deadline.
     """
-    _, onward, belief = dreaming(subject, 1, context, 1)
+    _, onward, belief = dreaming(subject, 1, context, 1, donate=True)
     spent = []
     for number in range(frames + 5):
         start = time.perf_counter()
@@ -306,12 +307,12 @@ def stream(subject: Subject, context: int, frames: int, deadline_ms: float) -> R
 
 def curve(subject: Subject, context: int, frames: int, chunk: int = 10) -> np.ndarray:
     """Cost of a dreamed frame by its number: rows (last frame of a chunk, ms per frame) of one dream at batch 1."""
-    _, onward, belief = dreaming(subject, 1, context, chunk)
-    jax.block_until_ready(onward(belief, 0))
+    _, onward, belief = dreaming(subject, 1, context, chunk, donate=True)
+    belief, _ = jax.block_until_ready(onward(belief, 0))
     rows = []
     for number in range(math.ceil(frames / chunk)):
         start = time.perf_counter()
-        belief, frame = jax.block_until_ready(onward(belief, number * chunk))
+        belief, frame = jax.block_until_ready(onward(belief, (number + 1) * chunk))
         jax.device_get(frame)
         rows.append(((number + 1) * chunk, 1e3 * (time.perf_counter() - start) / chunk))
     return np.asarray(rows)

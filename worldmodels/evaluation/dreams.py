@@ -54,11 +54,7 @@ def batch_size(spec: Spec, starts: int, ticks_in_window: int, budget: int = MEMO
 
 
 def batches(windows: Ticks, size: int) -> Iterator[tuple[Ticks, int]]:
-    """
-
-    Rows, how many of them count), always `size` rows so that nothing is compiled twice: the last batch repeats a
-    row.
-    """
+    """(rows, how many of them count), always `size` rows so that nothing is compiled twice: the last batch repeats a row."""
     count = windows.is_first.shape[0]
     for start in range(0, count, size):
         rows = np.minimum(np.arange(start, start + size), count - 1)

@@ -1,7 +1,4 @@
-"""
-
-Urves over the horizon as inline SVG that takes its colours from the page, so that one picture suits light and dark.
-"""
+"""Curves over the horizon as inline SVG that takes its colours from the page, so that one picture suits light and dark."""
 
 from __future__ import annotations
 

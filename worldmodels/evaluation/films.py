@@ -70,8 +70,8 @@ def animation(film: Film, name: str, modality: Modality, context: int) -> str:
     return data_uri(pages, durations)
 
 
-def strip(film: Film, name: str, modality: Modality, context: int, horizons: list[int], cell: int) -> str:
-    """A data URI: a column per horizon, the real frame in the first row, a row per seed below, wrong cells outlined.
+def strip(film: Film, name: str, modality: Modality, context: int, horizons: list[int], cell: int) -> np.ndarray:
+    """An RGBA picture: a column per horizon, the real frame in the first row, a row per seed below, wrong cells outlined.
 
     `cell` is the side of a cell in the frame's own pixels (GRID_PIXELS for a grid world).
     """
@@ -94,7 +94,7 @@ def strip(film: Film, name: str, modality: Modality, context: int, horizons: lis
                 for i, j in np.argwhere(film.wrong[name][row - 1, k - 1]):
                     x, y, side = at[0] + j * cell * scale, at[1] + i * cell * scale, cell * scale - 1
                     pen.rectangle((x, y, x + side, y + side), outline=WRONG, width=2)
-    return data_uri([np.asarray(page)])
+    return np.asarray(page)
 
 
 def data_uri(pages: list[np.ndarray], durations: list[int] | None = None) -> str:

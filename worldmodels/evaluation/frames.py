@@ -22,10 +22,7 @@ LENIENCE = (
 
 
 def align(x_BT: Array, context: int, horizon: int) -> tuple[Array, Array]:
-    """
-
-    B, T, ...) -> what stood one tick before, and what stands at, horizons 1..horizon: two arrays (B, horizon, ...).
-    """
+    """(B, T, ...) -> what stood one tick before, and what stands at, horizons 1..horizon: two arrays (B, horizon, ...)."""
     if context < 1 or x_BT.shape[1] < context + horizon:
         raise ValueError(
             f'A window of {x_BT.shape[1]} ticks cannot give {context} ticks of context and {horizon} of horizon; '

@@ -51,10 +51,8 @@ class Question:
 
 @dataclasses.dataclass
 class Film:
-    """
-
-    Ne start for the eye: frames (context + horizon, ...) true and (S, horizon, ...) dreamed, wrong cells (S,
-    horizon, h, w).
+    """One start for the eye: frames (context + horizon, ...) true and (S, horizon, ...) dreamed, wrong cells (S, horizon, h,
+    w).
     """
 
     start: int

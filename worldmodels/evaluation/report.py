@@ -9,6 +9,7 @@ from typing import Any
 
 import jinja2
 import numpy as np
+from PIL import Image
 
 from worldmodels.evaluation import figures, films, outcomes
 from worldmodels.evaluation.frames import align, judged
@@ -206,12 +207,23 @@ def show_films(verdict: Verdict, question: Question, horizons: list[int]) -> lis
         strip = films.strip(film, name, modality, question.context, horizons, cell)
         title = f'Start {film.start + 1}: {100 * film.cells_right:.1f}% of cells right'
         animation = films.animation(film, name, modality, question.context)
-        out.append({'title': title, 'animation': animation, 'strip': strip})
+        out.append({'title': title, 'animation': animation, 'strip': films.data_uri([strip])})
     return out
 
 
+def _poster(verdict: Verdict, question: Question) -> np.ndarray:
+    """The film whose dream moves most: what happened above what one seed dreamed, for documents and talks."""
+    name = next(iter(question.spec.modalities))
+    moves = lambda film: float(np.abs(np.diff(film.dreamed[name][0].astype(np.float32), axis=0)).sum())
+    film = max(verdict.films, key=lambda f: (int(f.judged_H.sum()), moves(f)))
+    film = dataclasses.replace(film, dreamed={k: x[:1] for k, x in film.dreamed.items()})
+    modality = question.spec.modalities[name]
+    cell = question.tile if modality.kind == 'image' else films.GRID_PIXELS
+    return films.strip(film, name, modality, question.context, some_horizons(int(film.judged_H.sum())), cell)
+
+
 def write(out: Path, results: dict, verdict: Verdict, question: Question, about: dict) -> Path:
-    """Writes report.json and report.html into `out`; returns the path of the page.
+    """Writes report.json, report.html and a picture, dream.png, into `out`; returns the path of the page.
 
     `about`: title, command, config, hardware, versions, seconds and whatever else the JSON shall keep; only text and
     numbers.
@@ -234,6 +246,8 @@ def write(out: Path, results: dict, verdict: Verdict, question: Question, about:
         show=show,
         config=json.dumps(about['config'], indent=1, default=str),
     )
+    if verdict.films:
+        Image.fromarray(_poster(verdict, question)).save(out / 'dream.png', optimize=True)
     path = out / 'report.html'
     path.write_text(page)
     return path

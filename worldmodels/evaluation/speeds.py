@@ -35,9 +35,7 @@ def seconds(
 def speeds(
     model: WorldModel, variables: PyTree, ticks: Ticks, context: int, horizon: int, **dials: Any
 ) -> dict[str, float]:
-    """
-
-    Edians for a batch of windows and for one alone: frames per second, and milliseconds of one dreamed frame at
+    """Medians for a batch of windows and for one alone: frames per second, and milliseconds of one dreamed frame at
     batch 1.
     """
     batch = ticks.is_first.shape[0]

@@ -13,11 +13,10 @@ from typing import Any
 
 import ml_collections
 
+from worldmodels.world_model import PARTS
+
 OPEN = ('world', 'model', 'evaluate', 'train.weights')
 """Sections whose fields are checked by the component that receives them."""
-
-PARTS = ('heart', 'filter', 'transition', 'memory', 'outcome')
-"""The parts of a world model, which are the top-level names of its parameters."""
 
 
 def default_config() -> ml_collections.ConfigDict:

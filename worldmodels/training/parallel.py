@@ -95,6 +95,7 @@ class Compiled:
     jaxpr            of one device's step
     traces           how often the step's Python has run: 1
     memory_bytes     expected on one device while it runs; 0 where the backend does not tell
+    text             the compiled program, as XLA writes it
     """
 
     def __init__(
@@ -128,6 +129,10 @@ class Compiled:
             new = memory.output_size_in_bytes - memory.alias_size_in_bytes
             self.memory_bytes = memory.argument_size_in_bytes + new + memory.temp_size_in_bytes
         return self
+
+    @property
+    def text(self) -> str:
+        return self._call.as_text()
 
     def __call__(self, *args: PyTree) -> PyTree:
         try:

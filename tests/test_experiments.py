@@ -1,0 +1,86 @@
+"""Every experiment and option of it: a valid config, a model, losses that are all weighed; and the demo's whole road."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax
+import pytest
+from models import experience
+
+from experiments import benchmarks, doorkey
+from worldmodels.build import build_model, complete, init_variables
+from worldmodels.evaluation.benchmark import spec_of
+from worldmodels.evaluation.settings import Settings
+from worldmodels.sizes import DREAMER
+from worldmodels.training.config import validate
+from worldmodels.training.losses import losses
+from worldmodels.training.optimizer import make_optimizer
+
+ROOT = pathlib.Path(__file__).parent.parent
+DOORKEY = [
+    '',
+    'tokenizer',
+    'tokenizer,tiny',
+    'masked',
+    'masked,memory=recurrent',
+    'masked,memory=none',
+    'recurrent,tiny',
+]
+DOORKEY += [f'recurrent,size={size}' for size in DREAMER]
+ALL = [(doorkey, arg) for arg in DOORKEY] + [(benchmarks, name) for name in benchmarks.MEASURES]
+
+
+@pytest.mark.parametrize(('experiment', 'arg'), ALL, ids=lambda x: x if isinstance(x, str) else x.__name__[12:])
+def test_a_config_is_whole(experiment, arg):
+    config = experiment.get_config(arg)
+    validate(config)
+    spec = spec_of(config.world)
+    m = build_model(config.model.to_dict(), spec, 'float32')
+    make_optimizer(config.optimizer, config.train.steps)
+    Settings.of(config.evaluate)
+    ticks = experience(2, 3, spec=spec)
+    keys_B = jax.random.split(jax.random.key(0), 2)
+    loss = lambda v: losses(m, v, ticks, None, keys_B, tuple(config.train.parts))[0]
+    terms = jax.eval_shape(loss, jax.eval_shape(lambda: init_variables(m, 0)))
+    assert set(terms) == set(config.train.weights)
+
+
+def test_every_field_of_a_model_can_be_set():
+    config = doorkey.get_config('masked')
+    assert complete(config.model.to_dict()) == config.model.to_dict()
+    config.update_from_flattened_dict({'model.transition.mask': 'upper_half', 'model.memory.length': 4})
+    m = build_model(config.model.to_dict(), spec_of(config.world), 'float32')
+    assert (m.transition.mask, m.memory.length) == ('upper_half', 4)
+
+
+def test_options_that_do_not_exist_are_refused():
+    for arg, says in (
+        ('maskd', "did you mean 'masked'"),
+        ('masked,memry=none', "did you mean 'memory'"),
+        ('masked,memory=nothing', 'is not one of window, recurrent, none'),
+        ('recurrent,size=13m', 'choose one of 1m'),
+    ):
+        with pytest.raises(ValueError, match=says):
+            doorkey.get_config(arg)
+
+
+@pytest.mark.slow
+def test_the_demos_whole_road(tmp_path):
+    """Collect, three trainings, evaluation, as processes; run again, it finds everything done."""
+    command = [sys.executable, 'launch/demo.py', '--tiny', f'--workdir={tmp_path}/demo']
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.rstrip().endswith('report.html')
+    report = json.loads((tmp_path / 'demo' / 'report.json').read_text())
+    roles = [world['role'] for world in report['worlds']]
+    assert roles == ['model', 'copy', 'redrawn', 'baseline']
+    assert report['setup']['horizons'] == list(range(1, 16))
+    assert (tmp_path / 'demo' / 'dream.png').stat().st_size > 1000
+    steps = [
+        json.loads(line)['step'] for line in (tmp_path / 'demo' / 'window' / 'metrics.jsonl').read_text().splitlines()
+    ]
+    assert steps[-1] == 20
