@@ -24,7 +24,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     Options: memory (of the masked variant: window, recurrent or none), size (of the recurrent one), tiny (a few steps of the
     same road).
     """
-    variant, options = parse(arg, ('tokenizer', 'masked', 'recurrent'), memory='window', size='12m', tiny=False)
+    variant, options = parse(arg, ('tokenizer', 'masked', 'recurrent'), memory='window', size='1m', tiny=False)
     config = default_config()
     config.world = {'name': 'navix/DoorKey-Random-8x8', 'view': 'full', 'observation': 'rgb'}
     config.data.path = 'runs/doorkey/data'
@@ -86,13 +86,15 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
 
 def _recurrent(config: ml_collections.ConfigDict, options: dict) -> ml_collections.ConfigDict:
     config.model = complete(dreamer(options['size']))
-    config.data.update({'batch_size': 8, 'segment_length': 32})
+    config.data.update({'batch_size': 16, 'segment_length': 16})
     config.optimizer.update(
-        {'kind': 'laprop', 'learning_rate': 3e-4, 'warmup': 200, 'clip_norm': 0.0, 'agc': 0.3, 'eps': 1e-20}
+        {'kind': 'laprop', 'learning_rate': 1e-3, 'warmup': 200, 'clip_norm': 0.0, 'agc': 0.3, 'eps': 1e-20}
     )
+    config.optimizer.schedule = 'cosine'
     config.train.update(
         {
-            'steps': 4000,
+            'steps': 3500,
+            'log_every': 50,
             'weights': {
                 'reconstruction': 1.0,
                 'dynamics': 1.0,
