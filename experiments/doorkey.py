@@ -24,7 +24,9 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     Options: memory (of the masked variant: window, recurrent or none), size (of the recurrent one), tiny (a few steps of the
     same road).
     """
-    variant, options = parse(arg, ('tokenizer', 'masked', 'recurrent'), memory='window', size='1m', observation='rgb', tiny=False)
+    variant, options = parse(
+        arg, ('tokenizer', 'masked', 'recurrent'), memory='window', size='1m', observation='rgb', tiny=False
+    )
     config = default_config()
     config.world = {'name': 'navix/DoorKey-Random-8x8', 'view': 'full', 'observation': options['observation']}
     config.data.path = 'runs/doorkey/data'

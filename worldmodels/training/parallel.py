@@ -117,7 +117,7 @@ class Compiled:
     def _traced(self, *args):
         self.traces += 1
         self.jaxpr, out = jax.make_jaxpr(self._step, return_shape=True)(*args)
-        leaves = jaxpr_as_fun(self.jaxpr)(*_read_all(self.jaxpr, jax.tree.leaves(args)))
+        leaves = jaxpr_as_fun(self.jaxpr)(*jax.tree.leaves(args))
         return jax.tree.unflatten(jax.tree.structure(out), leaves)
 
     def compile(self, *args: PyTree) -> Compiled:
@@ -145,22 +145,6 @@ class Compiled:
             # Collective programs queued on fake CPU devices deadlock, their threads waiting for each other (jax 0.10).
             jax.block_until_ready(out)
         return out
-
-
-def _read_all(jaxpr: Any, leaves: list[jax.Array]) -> list[jax.Array]:
-    """The same leaves, those that a program never reads tied to one that it does.
-
-    A per-device program with an input that nothing reads crashes the compiler of jax 0.11 (a segmentation fault in
-    Shardy's ManualComputationUnusedInputsPattern).
-    """
-    read = {id(v) for equation in jaxpr.eqns for v in equation.invars} | {id(v) for v in jaxpr.jaxpr.outvars}
-    idle = [i for i, v in enumerate(jaxpr.jaxpr.invars) if id(v) not in read]
-    busy = [i for i, v in enumerate(jaxpr.jaxpr.invars) if id(v) in read]
-    if idle and busy:
-        chosen = [min(busy, key=lambda i: leaves[i].size), *idle]
-        for i, leaf in zip(chosen, jax.lax.optimization_barrier([leaves[i] for i in chosen])):
-            leaves[i] = leaf
-    return leaves
 
 
 def train(step: Callable, devices: Devices) -> Compiled:
