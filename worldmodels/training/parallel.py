@@ -103,7 +103,7 @@ class Compiled:
     ):
         self.name, self.devices = name, devices
         self.traces, self.jaxpr, self.memory_bytes = 0, None, 0
-        self._step = step
+        self._step, self._in_axes, self._out_axes = step, in_axes, out_axes
         self._pmap = jax.pmap(
             self._traced,
             axis_name=AXIS,
@@ -114,15 +114,36 @@ class Compiled:
         )
         self._call = None
 
+    # Arrays without elements do not cross into the program: they crash the compiler of jax 0.11 (a segmentation fault in
+    # Shardy's ManualComputationUnusedInputsPattern). They are made anew on the other side, by their place among the leaves.
+
     def _traced(self, *args):
         self.traces += 1
+        args = _with_empty(args, self._arguments, self._empty_in)
         self.jaxpr, out = jax.make_jaxpr(self._step, return_shape=True)(*args)
         leaves = jaxpr_as_fun(self.jaxpr)(*jax.tree.leaves(args))
-        return jax.tree.unflatten(jax.tree.structure(out), leaves)
+        self._results = jax.tree.structure(out)
+        axes = _leaf_axes(self._out_axes, out)
+        lead = lambda axis: () if axis is None else (self.devices.count,)
+        lies = lambda axis: self.devices.everywhere if axis is None else self.devices.by_row
+        self._empty_out = {
+            i: (np.zeros((*lead(axis), *x.shape), x.dtype), lies(axis))
+            for i, (x, axis) in enumerate(zip(leaves, axes))
+            if not x.size
+        }
+        return _without_empty(jax.tree.unflatten(self._results, leaves))
 
     def compile(self, *args: PyTree) -> Compiled:
         """Compile for the shapes of `args`; nothing is run."""
-        compiled = self._pmap.lower(*args).compile()
+        self._arguments = jax.tree.structure(args)
+        axes = _leaf_axes(self._in_axes, args)
+        self._empty_in = {
+            i: np.zeros(x.shape if axis is None else x.shape[1:], x.dtype)
+            for i, (x, axis) in enumerate(zip(jax.tree.leaves(args), axes))
+            if not x.size
+        }
+        compiled = self._pmap.lower(*_without_empty(args)).compile()
+        self._empty_out = {i: jax.device_put(*x) for i, x in self._empty_out.items()}
         self._call = compiled
         memory = compiled.memory_analysis()
         if memory is not None:
@@ -136,7 +157,7 @@ class Compiled:
 
     def __call__(self, *args: PyTree) -> PyTree:
         try:
-            out = self._call(*args)
+            out = self._call(*_without_empty(args))
         except TypeError as error:
             raise ValueError(
                 f'The {self.name} step was compiled for other shapes, and does not compile twice: {error}'
@@ -144,7 +165,27 @@ class Compiled:
         if self.devices.count > 1 and self.devices.devices[0].platform == 'cpu':
             # Collective programs queued on fake CPU devices deadlock, their threads waiting for each other (jax 0.10).
             jax.block_until_ready(out)
-        return out
+        return _with_empty(out, self._results, self._empty_out)
+
+
+def _without_empty(tree: PyTree) -> PyTree:
+    """None in place of arrays without elements."""
+    return jax.tree.map(lambda x: x if x.size else None, tree)
+
+
+def _with_empty(tree: PyTree, structure: Any, empty: dict[int, Any]) -> PyTree:
+    """A tree as it was before `_without_empty`: `empty` holds what was taken out, by its place among the leaves."""
+    rest = iter(jax.tree.leaves(tree))
+    leaves = [empty[i] if i in empty else next(rest) for i in range(structure.num_leaves)]
+    return jax.tree.unflatten(structure, leaves)
+
+
+def _leaf_axes(axes: PyTree, tree: PyTree) -> list[int | None]:
+    """The axis of every leaf of a tree, from a prefix of it."""
+    out: list[int | None] = []
+    note = lambda axis, part: out.extend([axis] * len(jax.tree.leaves(part)))
+    jax.tree.map(note, axes, tree, is_leaf=lambda x: x is None)
+    return out
 
 
 def train(step: Callable, devices: Devices) -> Compiled:
