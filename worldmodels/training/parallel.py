@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import jaxpr_as_fun
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -119,7 +120,9 @@ class Compiled:
 
     def _traced(self, *args):
         self.traces += 1
-        args = _with_empty(args, self._arguments, self._empty_in)
+        # Made by the program: a constant array would be turned into one of its inputs.
+        empty = {i: jnp.zeros(x.shape, x.dtype) for i, x in self._empty_in.items()}
+        args = _with_empty(args, self._arguments, empty)
         self.jaxpr, out = jax.make_jaxpr(self._step, return_shape=True)(*args)
         leaves = jaxpr_as_fun(self.jaxpr)(*jax.tree.leaves(args))
         self._results = jax.tree.structure(out)
@@ -138,7 +141,7 @@ class Compiled:
         self._arguments = jax.tree.structure(args)
         axes = _leaf_axes(self._in_axes, args)
         self._empty_in = {
-            i: np.zeros(x.shape if axis is None else x.shape[1:], x.dtype)
+            i: jax.ShapeDtypeStruct(x.shape if axis is None else x.shape[1:], x.dtype)
             for i, (x, axis) in enumerate(zip(jax.tree.leaves(args), axes))
             if not x.size
         }
