@@ -4,6 +4,16 @@ python launch/collect.py --world=navix/DoorKey-Random-8x8 --path=runs/doorkey/da
 python launch/train.py --config=experiments/doorkey.py:tokenizer --workdir=runs/doorkey/tokenizer
 python launch/train.py --config=experiments/doorkey.py:masked --workdir=runs/doorkey/masked
 python launch/evaluate.py --workdir=runs/doorkey/masked
+
+On 200 held-out starts, two cores of an Intel Xeon (AVX-512), as `make demo` runs it (the tokenizer 35 s, this model 155 s):
+99.8% of changed cells right one tick ahead; whole frames right 99.8% one tick and 80.6% fifteen ticks ahead, against 31.5% and
+3.6% for copying the last.
+
+python launch/train.py --config=experiments/doorkey.py:recurrent --workdir=runs/doorkey/recurrent
+python launch/evaluate.py --workdir=runs/doorkey/recurrent
+
+On the same machine, about 30 minutes while other programs ran: 34.5% of changed cells, no frame right as a whole. Real frames
+redrawn by its own heart: 37.5%, and none. What it can draw limits it, not yet what it foresees.
 """
 
 from __future__ import annotations
@@ -21,8 +31,8 @@ TRANSFORMER = {'width': 64, 'depth': 2, 'heads': 4, 'hidden': 192, 'neighbours':
 def get_config(arg: str = '') -> ml_collections.ConfigDict:
     """Variants: tokenizer, masked (on the tokenizer's tokens), recurrent (DreamerV3's world model, trained jointly).
 
-    Options: memory (of the masked variant: window, recurrent or none), size (of the recurrent one), tiny (a few steps of the
-    same road).
+    Options: memory (of the masked variant: window, recurrent or none), size (of the recurrent one), observation (rgb or
+    symbolic, as the data are), tiny (a few steps of the same road).
     """
     variant, options = parse(
         arg, ('tokenizer', 'masked', 'recurrent'), memory='window', size='1m', observation='rgb', tiny=False
@@ -32,8 +42,16 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     config.data.path = 'runs/doorkey/data'
     config.evaluate = {'starts': 200, 'context': 8, 'horizon': 15}
     if variant == 'recurrent':
-        return _recurrent(config, options)
+        _recurrent(config, options)
+    else:
+        _masked(config, variant, options)
+    if options['tiny']:
+        config.train.update({'steps': 20, 'log_every': 10})
+        config.optimizer.warmup = 5
+    return config
 
+
+def _masked(config: ml_collections.ConfigDict, variant: str, options: dict) -> None:
     memories = {
         'window': {'kind': 'window', 'length': 8, **TRANSFORMER},
         'recurrent': {'kind': 'recurrent', 'deter': 512, 'hidden': 128},
@@ -81,12 +99,9 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
                 'init_from': {'path': 'runs/doorkey/tokenizer', 'parts': ('heart',)},
             }
         )
-    if options['tiny']:
-        _shrink(config)
-    return config
 
 
-def _recurrent(config: ml_collections.ConfigDict, options: dict) -> ml_collections.ConfigDict:
+def _recurrent(config: ml_collections.ConfigDict, options: dict) -> None:
     config.model = complete(dreamer(options['size']))
     config.data.update({'batch_size': 16, 'segment_length': 16})
     config.optimizer.update(
@@ -106,11 +121,3 @@ def _recurrent(config: ml_collections.ConfigDict, options: dict) -> ml_collectio
             },
         }
     )
-    if options['tiny']:
-        _shrink(config)
-    return config
-
-
-def _shrink(config: ml_collections.ConfigDict) -> None:
-    config.train.update({'steps': 20, 'log_every': 10})
-    config.optimizer.warmup = 5

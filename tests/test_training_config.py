@@ -37,7 +37,11 @@ def test_a_field_of_another_type_is_refused():
 
 def test_open_sections_are_left_to_their_components():
     config = fake.config(**{'model.heart.anything': 1, 'world.size': 8, 'evaluate.seeds': 3})
+    before = config.to_dict()
     config_lib.validate(config)
+    assert config.to_dict() == before
+    with pytest.raises(ValueError, match=r'Unknown field "data\.anything"'):
+        config_lib.validate(fake.config(**{'data.anything': 1}))
 
 
 def test_a_config_survives_its_file():

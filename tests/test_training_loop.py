@@ -183,5 +183,8 @@ def test_metrics_are_divided_once():
 
 def test_the_default_config_needs_weights_only():
     config = config_lib.default_config()
+    with pytest.raises(ValueError, match=r'config\.train\.weights is empty'):
+        config_lib.validate(config)
     config.train.weights = {'reconstruction': 1.0}
     config_lib.validate(config)
+    assert config_lib.step_config(config).weights == (('reconstruction', 1.0),)

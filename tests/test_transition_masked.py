@@ -112,8 +112,8 @@ CHOICES = [
 
 def uncached(m, variables, ticks, actions, keys_BT):
     """A dream that keeps nothing: for every frame the whole history is remembered again from its first tick."""
-    indices, all_logits = m.apply(variables, rollout.fold_time(ticks.observation), method='encode').index_BN, []
-    history = rollout.unfold_time(indices, B)
+    indices = m.apply(variables, rollout.fold_time(ticks.observation), method='encode').index_BN
+    history, contexts = rollout.unfold_time(indices, B), []
     vectors = m.spec.action.vector(jnp.concatenate([ticks.action, actions], 1))
     for t in range(HORIZON):
         length = CONTEXT + t
@@ -130,8 +130,8 @@ def uncached(m, variables, ticks, actions, keys_BT):
 
         index, context = jax.jit(lambda v, dream=dream: m.apply(v, method=dream))(variables)
         history = jnp.concatenate([history, index[:, None]], 1)
-        all_logits.append(context)
-    return history[:, CONTEXT:], jnp.stack(all_logits, 1)
+        contexts.append(context)
+    return history[:, CONTEXT:], jnp.stack(contexts, 1)
 
 
 def cached(m, variables, ticks, actions, keys_BT):

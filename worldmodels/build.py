@@ -20,6 +20,7 @@ from worldmodels.transition import KINDS as TRANSITIONS
 from worldmodels.types import PyTree, Spec
 from worldmodels.world_model import CONTEXT_READERS, PARTS, WorldModel
 
+KINDS = {'heart': HEARTS, 'transition': TRANSITIONS, 'memory': MEMORIES}
 READS = ('frame', 'memory', 'prediction')
 WIRED = ('spec', 'dtype', 'classes', 'layout', 'table', 'grid_tokens', 'names')
 """Fields of parts that follow from the other parts; `wiring` below gives them."""
@@ -48,7 +49,7 @@ def build_model(config: Mapping[str, Any], spec: Spec, dtype: str | None = None)
     for reader in context_to:
         if reader not in CONTEXT_READERS:
             raise ValueError(f"model.context_to names '{reader}'; {_nearest(reader, CONTEXT_READERS)}")
-    heart = _part('heart', HEARTS, config['heart'], {'spec': spec, 'dtype': dtype})
+    heart = _part('heart', config, {'spec': spec, 'dtype': dtype})
     wiring = {
         'spec': spec,
         'dtype': dtype,
@@ -61,15 +62,15 @@ def build_model(config: Mapping[str, Any], spec: Spec, dtype: str | None = None)
     reads = config['filter'].get('reads', 'frame')
     if reads not in READS:
         raise ValueError(f"model.filter.reads is '{reads}'; {_nearest(reads, READS)}")
-    memory = _part('memory', MEMORIES, config['memory'], wiring)
+    memory = _part('memory', config, wiring)
     _refuse_nonsense(config, heart, reads, context_to)
     return WorldModel(
         spec=spec,
         heart=heart,
-        filter=_fields('filter', Tokenized if heart.tokenizer else Filter, config['filter'], wiring),
-        transition=_part('transition', TRANSITIONS, config['transition'], wiring),
+        filter=_part('filter', config, wiring),
+        transition=_part('transition', config, wiring),
         memory=memory,
-        outcome=_fields('outcome', Outcome, config['outcome'], wiring),
+        outcome=_part('outcome', config, wiring),
         context_to=context_to,
     )
 
@@ -77,16 +78,9 @@ def build_model(config: Mapping[str, Any], spec: Spec, dtype: str | None = None)
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     """The same `config.model` with every field of the chosen parts, so that a command line can set them all."""
     out: dict[str, Any] = {'context_to': CONTEXT_READERS, **config}
-    tokenizer = HEARTS[config['heart']['kind']].tokenizer
-    chosen = {
-        'heart': (HEARTS[config['heart']['kind']], ('spec', 'dtype')),
-        'filter': (Tokenized if tokenizer else Filter, WIRED),
-        'transition': (TRANSITIONS[config['transition']['kind']], WIRED),
-        'memory': (MEMORIES[config['memory']['kind']], WIRED),
-        'outcome': (Outcome, WIRED),
-    }
-    for part, (cls, wired) in chosen.items():
-        fields = {f.name: f.default for f in _declared(cls).values() if f.name not in wired}
+    for part in PARTS:
+        wired = ('spec', 'dtype') if part == 'heart' else WIRED
+        fields = {f.name: f.default for f in _declared(_class(part, config)).values() if f.name not in wired}
         out[part] = {**fields, **config[part]}
     return out
 
@@ -126,12 +120,21 @@ def _nearest(name: str, valid: tuple[str, ...] | list[str]) -> str:
     return f'{offer}Valid: {", ".join(valid)}.'
 
 
-def _part(part: str, kinds: Mapping[str, type], config: Mapping, wiring: Mapping) -> nn.Module:
-    config = dict(config)
-    kind = config.pop('kind', None)
-    if kind not in kinds:
-        raise ValueError(f"model.{part}.kind is '{kind}'; {_nearest(kind, list(kinds))}")
-    return _fields(part, kinds[kind], config, wiring)
+def _class(part: str, config: Mapping) -> type:
+    """The class that a config of the whole model chooses for a part."""
+    if part == 'outcome':
+        return Outcome
+    if part == 'filter':
+        return Tokenized if _class('heart', config).tokenizer else Filter
+    kind = config[part].get('kind')
+    if kind not in KINDS[part]:
+        raise ValueError(f"model.{part}.kind is '{kind}'; {_nearest(kind, list(KINDS[part]))}")
+    return KINDS[part][kind]
+
+
+def _part(part: str, config: Mapping, wiring: Mapping) -> nn.Module:
+    fields = {k: v for k, v in config[part].items() if k != 'kind' or part not in KINDS}
+    return _fields(part, _class(part, config), fields, wiring)
 
 
 def _declared(cls: type) -> dict[str, dataclasses.Field]:

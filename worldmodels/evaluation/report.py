@@ -14,7 +14,7 @@ from PIL import Image
 from worldmodels.evaluation import figures, films, outcomes
 from worldmodels.evaluation.frames import align, judged
 from worldmodels.evaluation.intervals import difference
-from worldmodels.evaluation.judge import Question, Verdict
+from worldmodels.evaluation.judge import Film, Question, Verdict
 from worldmodels.types import Array, Modality, Ticks
 
 TEMPLATE = 'report.html.j2'
@@ -203,11 +203,11 @@ def show_films(verdict: Verdict, question: Question, horizons: list[int]) -> lis
     for film in verdict.films:
         name = next(iter(film.true))
         modality: Modality = question.spec.modalities[name]
-        cell = question.tile if modality.kind == 'image' else films.GRID_PIXELS
-        strip = films.strip(film, name, modality, question.context, horizons, cell)
         title = f'Start {film.start + 1}: {100 * film.cells_right:.1f}% of cells right'
         animation = films.animation(film, name, modality, question.context)
-        out.append({'title': title, 'animation': animation, 'strip': films.data_uri([strip])})
+        out.append(
+            {'title': title, 'animation': animation, 'strip': films.data_uri([_strip(film, name, question, horizons)])}
+        )
     return out
 
 
@@ -217,9 +217,13 @@ def _poster(verdict: Verdict, question: Question) -> np.ndarray:
     moves = lambda film: float(np.abs(np.diff(film.dreamed[name][0].astype(np.float32), axis=0)).sum())
     film = max(verdict.films, key=lambda f: (int(f.judged_H.sum()), moves(f)))
     film = dataclasses.replace(film, dreamed={k: x[:1] for k, x in film.dreamed.items()})
+    return _strip(film, name, question, some_horizons(int(film.judged_H.sum())))
+
+
+def _strip(film: Film, name: str, question: Question, horizons: list[int]) -> np.ndarray:
     modality = question.spec.modalities[name]
     cell = question.tile if modality.kind == 'image' else films.GRID_PIXELS
-    return films.strip(film, name, modality, question.context, some_horizons(int(film.judged_H.sum())), cell)
+    return films.strip(film, name, modality, question.context, horizons, cell)
 
 
 def write(out: Path, results: dict, verdict: Verdict, question: Question, about: dict) -> Path:
