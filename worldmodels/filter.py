@@ -12,6 +12,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from worldmodels.nn.dense import Dense
 from worldmodels.nn.distributions import categorical_sample, straight_through, unimix
 from worldmodels.nn.layers import MLP
 from worldmodels.types import Latent, Layout, PyTree, flat
@@ -53,7 +54,7 @@ class Filter(nn.Module):
         x = jnp.concatenate([flat(x, 1).astype(self.dtype) for x in seen], -1)
         x = MLP(self.layers, self.hidden, self.dtype)(x)
         N = self.layout.tokens
-        logits_BNK = nn.Dense(N * self.classes, dtype=self.dtype, name='logits')(x).reshape(-1, N, self.classes)
+        logits_BNK = Dense(N * self.classes, dtype=self.dtype, name='logits')(x).reshape(-1, N, self.classes)
         log_probs_BNK = unimix(logits_BNK, self.unimix)
         index_BN = categorical_sample(log_probs_BNK, keys_B)
         return Posterior(Latent(index_BN, straight_through(index_BN, log_probs_BNK)), log_probs_BNK)

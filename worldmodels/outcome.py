@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from worldmodels.nn.dense import Dense
 from worldmodels.nn.distributions import bernoulli_loss, twohot_loss, twohot_mean
 from worldmodels.nn.layers import MLP
 from worldmodels.nn.readout import Flat, PerToken
@@ -49,15 +50,15 @@ class Outcome(nn.Module):
         for name in self.names:
             y = MLP(self.layers, self.units, self.dtype, name=f'{name}_mlp')(x)
             if name == 'discount':
-                out[name] = nn.Dense(1, dtype=self.dtype, name=name)(y)[..., 0].astype(jnp.float32)
+                out[name] = Dense(1, dtype=self.dtype, name=name)(y)[..., 0].astype(jnp.float32)
             else:
                 zeros = nn.initializers.zeros
-                out[name] = nn.Dense(self.bins, dtype=self.dtype, kernel_init=zeros, name=name)(y).astype(jnp.float32)
+                out[name] = Dense(self.bins, dtype=self.dtype, kernel_init=zeros, name=name)(y).astype(jnp.float32)
         return out
 
     def _pool(self, x_BND: jax.Array) -> jax.Array:
         """Mean and maximum say what there is; a few numbers per token, kept apart, say where."""
-        narrow_BNP = nn.Dense(8, dtype=self.dtype, name='narrow')(x_BND)
+        narrow_BNP = Dense(8, dtype=self.dtype, name='narrow')(x_BND)
         return jnp.concatenate([jnp.mean(x_BND, 1), jnp.max(x_BND, 1), flat(narrow_BNP, 1)], -1)
 
     def losses(self, outputs: dict[str, jax.Array], targets: dict[str, jax.Array]) -> dict[str, jax.Array]:

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from worldmodels.heart.codec import Codec, codecs
+from worldmodels.nn.dense import Dense
 from worldmodels.nn.layers import MLP, BlockLinear, ConvDown, ConvUp, NormDense, norm
 from worldmodels.types import Latent, Layout, Modality, Spec, flat
 
@@ -61,7 +62,7 @@ class ImageDecoder(nn.Module):
         depths = [self.depth * mult for mult in self.mults]
         size = h * w * depths[-1]
         x = NormDense(2 * self.units, self.dtype, name='latent')(flat(z_BNE, 1))
-        x = nn.Dense(size, dtype=self.dtype, name='coarse')(x).reshape(-1, h, w, depths[-1])
+        x = Dense(size, dtype=self.dtype, name='coarse')(x).reshape(-1, h, w, depths[-1])
         if context_BMD.shape[1]:
             g = math.gcd(self.blocks, math.prod(context_BMD.shape[1:]), depths[-1])
             y = BlockLinear(size, g, self.dtype, name='context')(flat(context_BMD, 1))
@@ -86,7 +87,7 @@ class FlatDecoder(nn.Module):
     def __call__(self, z_BNE: jax.Array, context_BMD: jax.Array) -> jax.Array:
         x = jnp.concatenate([flat(z_BNE, 1).astype(self.dtype), flat(context_BMD, 1).astype(self.dtype)], -1)
         x = MLP(self.layers, self.units, self.dtype)(x)
-        return nn.Dense(self.values, dtype=self.dtype, name='values')(x).astype(jnp.float32)
+        return Dense(self.values, dtype=self.dtype, name='values')(x).astype(jnp.float32)
 
 
 class Categorical(nn.Module):

@@ -16,6 +16,7 @@ import numpy as np
 
 from worldmodels import rng
 from worldmodels.heart.codec import codecs, layout_of
+from worldmodels.nn.dense import Dense
 from worldmodels.nn.transformer import Block, grid_of, rms_norm
 from worldmodels.types import Latent, Layout, Spec
 
@@ -111,15 +112,15 @@ class Tokens(nn.Module):
         N, D = self.layout.tokens, self.width
         grid = grid_of(self.layout) if self.neighbours else None
         block = lambda: Block(self.heads, self.hidden, self.dtype, grid)
-        self.patch_in = {k: nn.Dense(D, dtype=self.dtype) for k in names}
-        self.patch_out = {k: nn.Dense(self.codecs[k].values, dtype=self.dtype) for k in names}
+        self.patch_in = {k: Dense(D, dtype=self.dtype) for k in names}
+        self.patch_out = {k: Dense(self.codecs[k].values, dtype=self.dtype) for k in names}
         self.hidden_patch = self.param('hidden_patch', nn.initializers.normal(0.5), (D,))
         self.encoder_place = self.param('encoder_place', nn.initializers.normal(0.1), (N, D))
         self.decoder_place = self.param('decoder_place', nn.initializers.normal(0.1), (N, D))
         self.encoder = [block() for _ in range(self.encoder_depth)]
         self.decoder = [block() for _ in range(self.decoder_depth)]
-        self.to_code = [nn.Dense(D, dtype=self.dtype), nn.Dense(len(self.levels), dtype='float32')]
-        self.from_code = [nn.Dense(D, dtype=self.dtype), nn.Dense(D, dtype=self.dtype)]
+        self.to_code = [Dense(D, dtype=self.dtype), Dense(len(self.levels), dtype='float32')]
+        self.from_code = [Dense(D, dtype=self.dtype), Dense(D, dtype=self.dtype)]
         self.encoder_norm = rms_norm(self.dtype)
         self.decoder_norm = rms_norm(self.dtype)
         self.quantiser = Quantiser(self.levels)

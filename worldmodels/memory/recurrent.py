@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from worldmodels.memory.base import Memory
+from worldmodels.nn.dense import Dense
 from worldmodels.nn.layers import BlockLinear, NormDense, norm
 from worldmodels.types import Latent, PyTree, flat, select
 
@@ -26,7 +27,7 @@ class Inputs(nn.Module):
         action = NormDense(self.hidden, self.dtype, name='action')(action)
         init = nn.initializers.variance_scaling(self.share, 'fan_in', 'truncated_normal')
         x = jnp.concatenate([z, action], -1)
-        return nn.Dense(self.deter, dtype=self.dtype, kernel_init=init, name='mix')(x)
+        return Dense(self.deter, dtype=self.dtype, kernel_init=init, name='mix')(x)
 
 
 class Cell(nn.Module):
@@ -48,7 +49,7 @@ class Cell(nn.Module):
             self.deter, self.blocks, self.dtype, use_bias=False, share=self.deter / self.blocks / fan_in, name='own'
         )
         init = nn.initializers.variance_scaling(self.hidden / fan_in, 'fan_in', 'truncated_normal')
-        across = nn.Dense(self.deter, use_bias=False, dtype=self.dtype, kernel_init=init, name='across')
+        across = Dense(self.deter, use_bias=False, dtype=self.dtype, kernel_init=init, name='across')
         x = own(h) + across(NormDense(self.hidden, self.dtype, name='state')(h)) + driven
         x = nn.silu(norm(self.dtype, 'norm')(x))
         gates = BlockLinear(3 * self.deter, self.blocks, self.dtype, name='gates')(x)

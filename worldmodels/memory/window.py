@@ -13,13 +13,13 @@ import jax
 import jax.numpy as jnp
 
 from worldmodels.memory.base import Memory
-from worldmodels.nn.transformer import QKV, Block, EmbedLatent, attend, dense, grid_of, rms_norm
+from worldmodels.nn.transformer import QKV, Block, EmbedLatent, attend, dense, grid_of, join_heads, rms_norm
 from worldmodels.types import Latent, Layout
 
 
 @flax.struct.dataclass
 class Ring:
-    """Keys and values of the last W frames, per layer a (B, W, N, heads, C) array; slots are overwritten in turn.
+    """Keys and values of the last W frames, per layer a (B, N, heads, W, C) array; slots are overwritten in turn.
 
     cursor_B: the slot written next. length_B: frames since the last reset, at most W; older slots are not looked at, so a
     reset costs nothing.
@@ -43,42 +43,37 @@ class TimeAttention(nn.Module):
         self.age_bias = self.param('age_bias', nn.initializers.zeros, (self.heads, self.length))
 
     def _attend(self, q: jax.Array, k: jax.Array, v: jax.Array, age_BQS: jax.Array, seen_BQS: jax.Array) -> jax.Array:
-        """q (B, Q, N, H, C), k and v (B, S, N, H, C) -> (B, Q, N, H * C)."""
-        B, Q, N, H, C = q.shape
-        age_BQS = jnp.clip(age_BQS, 0, self.length - 1)
-        bias = jnp.moveaxis(self.age_bias[:, age_BQS], 0, 1)  # (B, H, Q, S)
-        by_place = lambda x: x.swapaxes(1, 2).reshape(B * N, -1, H, C)
-        each = lambda x: jnp.repeat(x, N, 0)
-        y = attend(by_place(q), by_place(k), by_place(v), each(bias), each(seen_BQS[:, None]))
-        return y.reshape(B, N, Q, H * C).swapaxes(1, 2)
+        """q (B, N, H, Q, C), k and v (B, N, H, S, C) -> (B, N, Q, H * C). The B of ages and of what is seen may be 1."""
+        bias_BHQS = jnp.moveaxis(self.age_bias[:, jnp.clip(age_BQS, 0, self.length - 1)], 0, 1)
+        return join_heads(attend(q, k, v, bias_BHQS[:, None], seen_BQS[:, None, None]))
 
-    def __call__(self, x_BTND, past, reset_BT):
+    def __call__(self, x_BNTD, past, reset_BT):
         """All ticks at once; `past` is (keys, values, length_B) oldest first, or None. Returns y and all keys, values."""
-        q, k, v = self.qkv(x_BTND)
+        q, k, v = self.qkv(x_BNTD)
         t = jnp.arange(reset_BT.shape[1])
         segment_BT = jnp.cumsum(reset_BT, 1)
         age_TS = t[:, None] - t[None]
         seen_BTS = (segment_BT[:, :, None] == segment_BT[:, None]) & (age_TS >= 0) & (age_TS < self.length)
         if past is not None:
             past_k, past_v, length_B = past
-            W = past_k.shape[1]
-            k, v = jnp.concatenate([past_k, k], 1), jnp.concatenate([past_v, v], 1)
+            W = past_k.shape[3]
+            k, v = jnp.concatenate([past_k, k], 3), jnp.concatenate([past_v, v], 3)
             past_age_TW = t[:, None] + W - jnp.arange(W)
             kept_BW = (W - jnp.arange(W)) <= length_B[:, None]
             carried_BTW = (segment_BT == 0)[:, :, None] & kept_BW[:, None] & (past_age_TW < self.length)
             age_TS = jnp.concatenate([past_age_TW, age_TS], 1)
             seen_BTS = jnp.concatenate([carried_BTW, seen_BTS], 2)
-        return self._attend(q, k, v, jnp.broadcast_to(age_TS, seen_BTS.shape), seen_BTS), k, v
+        return self._attend(q, k, v, age_TS[None], seen_BTS), k, v
 
     def step(self, x_BND, keys, values, cursor_B, length_B):
         """One tick: writes the ring, then reads it. `length_B` counts this tick."""
-        W = keys.shape[1]
-        q, k, v = self.qkv(x_BND[:, None])
-        write = jax.vmap(lambda ring, new, at: jax.lax.dynamic_update_slice_in_dim(ring, new, at, 0))
+        W = keys.shape[3]
+        q, k, v = self.qkv(x_BND[:, :, None])
+        write = jax.vmap(lambda ring, new, at: jax.lax.dynamic_update_slice_in_dim(ring, new, at, 2))
         keys, values = write(keys, k, cursor_B), write(values, v, cursor_B)
         age_BS = (cursor_B[:, None] - jnp.arange(W)) % W
         seen_BS = age_BS < length_B[:, None]
-        return self._attend(q, keys, values, age_BS[:, None], seen_BS[:, None])[:, 0], keys, values
+        return self._attend(q, keys, values, age_BS[:, None], seen_BS[:, None])[:, :, 0], keys, values
 
 
 class SpaceTime(nn.Module):
@@ -98,8 +93,8 @@ class SpaceTime(nn.Module):
         self.out = dense(self.width, self.dtype)
 
     def __call__(self, x_BTND, past, reset_BT):
-        y, k, v = self.time(self.time_norm(x_BTND), past, reset_BT)
-        x_BTND = x_BTND + self.out(y)
+        y_BNTD, k, v = self.time(self.time_norm(x_BTND).swapaxes(1, 2), past, reset_BT)
+        x_BTND = x_BTND + self.out(y_BNTD).swapaxes(1, 2)
         B, T = reset_BT.shape
         x = self.space(x_BTND.reshape(B * T, *x_BTND.shape[2:]))
         return x.reshape(x_BTND.shape), k, v
@@ -141,7 +136,7 @@ class Window(Memory):
         self.norm = rms_norm(self.dtype)
 
     def initial(self, batch: int) -> tuple[Ring, jax.Array]:
-        shape = (batch, self.length, self.slots, self.heads, self.width // self.heads)
+        shape = (batch, self.slots, self.heads, self.length, self.width // self.heads)
         empty = lambda: tuple(jnp.zeros(shape, self.dtype) for _ in range(self.depth))
         count = lambda: jnp.zeros(batch, jnp.int32)
         return Ring(empty(), empty(), count(), count()), jnp.zeros((batch, self.slots, self.width), self.dtype)
@@ -181,15 +176,15 @@ class Window(Memory):
         return h, self.norm(x_BTND)
 
     def _last(self, x: jax.Array) -> jax.Array:
-        """The last W of (B, S, ...), zeros standing before the first."""
-        missing = self.length - x.shape[1]
+        """The last W of (B, N, heads, S, C), zeros standing before the first."""
+        missing = self.length - x.shape[3]
         if missing > 0:
-            x = jnp.pad(x, ((0, 0), (missing, 0), (0, 0), (0, 0), (0, 0)))
-        return x[:, x.shape[1] - self.length :]
+            x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (missing, 0), (0, 0)))
+        return x[..., x.shape[3] - self.length :, :]
 
 
 def _unroll(ring: jax.Array, h: Ring) -> jax.Array:
-    """A ring (B, W, ...) oldest first: the slot written next is the oldest."""
-    W = ring.shape[1]
+    """A ring (B, N, heads, W, C) oldest first: the slot written next is the oldest."""
+    W = ring.shape[3]
     order_BW = (h.cursor_B[:, None] + jnp.arange(W)) % W
-    return jnp.take_along_axis(ring, order_BW[:, :, None, None, None], 1)
+    return jnp.take_along_axis(ring, order_BW[:, None, None, :, None], 3)

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from worldmodels.nn.dense import Dense
+
 
 def norm(dtype: str, name: str | None = None) -> nn.RMSNorm:
     """RMSNorm over the last axis, DreamerV3's epsilon."""
@@ -27,7 +29,7 @@ class NormDense(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        return nn.silu(norm(self.dtype)(nn.Dense(self.units, dtype=self.dtype)(x)))
+        return nn.silu(norm(self.dtype)(Dense(self.units, dtype=self.dtype)(x)))
 
 
 class MLP(nn.Module):

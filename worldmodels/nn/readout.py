@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from worldmodels.nn.dense import Dense
 from worldmodels.nn.layers import norm
 from worldmodels.nn.transformer import EmbedLatent
 from worldmodels.types import Latent, flat
@@ -36,7 +37,7 @@ class PerToken(nn.Module):
     @nn.compact
     def __call__(self, z: Latent, action_BA: jax.Array, context_BMD: jax.Array) -> jax.Array:
         N = z.embedding_BNE.shape[1]
-        dense = functools.partial(nn.Dense, self.width, use_bias=False, dtype=self.dtype)
+        dense = functools.partial(Dense, self.width, use_bias=False, dtype=self.dtype)
         place = self.param('place', nn.initializers.normal(0.5), (N, self.width))
         x_BND = EmbedLatent(self.width, self.dtype, self.table)(z) + place.astype(self.dtype)
         x_BND = x_BND + dense(name='action')(action_BA)[:, None]
@@ -54,7 +55,7 @@ class Mixer(nn.Module):
     @nn.compact
     def __call__(self, x_BND: jax.Array) -> jax.Array:
         N, D = x_BND.shape[1:]
-        y_BDN = nn.Dense(N, dtype=self.dtype, name='across')(norm(self.dtype)(x_BND).transpose(0, 2, 1))
+        y_BDN = Dense(N, dtype=self.dtype, name='across')(norm(self.dtype)(x_BND).transpose(0, 2, 1))
         x_BND = x_BND + nn.silu(y_BDN).transpose(0, 2, 1)
-        y_BND = nn.silu(nn.Dense(2 * D, dtype=self.dtype, name='up')(norm(self.dtype)(x_BND)))
-        return x_BND + nn.Dense(D, dtype=self.dtype, name='down')(y_BND)
+        y_BND = nn.silu(Dense(2 * D, dtype=self.dtype, name='up')(norm(self.dtype)(x_BND)))
+        return x_BND + Dense(D, dtype=self.dtype, name='down')(y_BND)

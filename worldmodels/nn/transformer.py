@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from worldmodels.nn.dense import Dense
 from worldmodels.types import Latent, Layout
 
 MASKED = -1e30
@@ -18,29 +19,31 @@ MASKED = -1e30
 def dense(width: int, dtype: str, name: str | None = None, scale: float = 1.0) -> nn.Dense:
     """A matmul without bias, truncated normal of variance scale / fan-in."""
     init = nn.initializers.variance_scaling(scale, 'fan_in', 'truncated_normal')
-    return nn.Dense(width, use_bias=False, dtype=dtype, kernel_init=init, name=name)
+    return Dense(width, use_bias=False, dtype=dtype, kernel_init=init, name=name)
 
 
 def attend(
-    q_BQHC: jax.Array,
-    k_BSHC: jax.Array,
-    v_BSHC: jax.Array,
+    q_HQC: jax.Array,
+    k_HSC: jax.Array,
+    v_HSC: jax.Array,
     bias: jax.Array | None = None,
     mask: jax.Array | None = None,
 ) -> jax.Array:
-    """Softmax attention; bias and mask broadcast to (B, heads, Q, S). A query that may see nothing gets zeros.
+    """Softmax attention of (..., heads, slots, C); bias and mask broadcast to (..., heads, Q, S). Every query sees a key.
 
     A key that is masked has weight exactly zero, but 0 * NaN is NaN: values are therefore cleaned where they are NaN. Nothing
     is hidden by it, since the key of a NaN input is NaN too and poisons the logits of every query that may see it.
     """
-    logits = jnp.einsum('bqhc,bshc->bhqs', q_BQHC, k_BSHC, preferred_element_type=jnp.float32)
+    logits = jnp.einsum('...qc,...sc->...qs', q_HQC, k_HSC, preferred_element_type=jnp.float32)
     if bias is not None:
         logits = logits + bias
     if mask is not None:
         logits = jnp.where(mask, logits, MASKED)
-        v_BSHC = jnp.where(jnp.isnan(v_BSHC), jnp.zeros((), v_BSHC.dtype), v_BSHC)
-    weights = jax.nn.softmax(logits)
-    return jnp.einsum('bhqs,bshc->bqhc', weights.astype(v_BSHC.dtype), v_BSHC)
+        v_HSC = jnp.where(jnp.isnan(v_HSC), jnp.zeros((), v_HSC.dtype), v_HSC)
+    weights = jnp.exp(logits - jax.lax.stop_gradient(jnp.max(logits, -1, keepdims=True)))
+    total = jnp.sum(weights, -1, keepdims=True)
+    y_HQC = jnp.einsum('...qs,...sc->...qc', weights.astype(v_HSC.dtype), v_HSC)
+    return y_HQC / total.astype(y_HQC.dtype)  # Q x C divisions where dividing the weights takes Q x S
 
 
 def rms_norm(dtype: str) -> nn.RMSNorm:
@@ -50,21 +53,29 @@ def rms_norm(dtype: str) -> nn.RMSNorm:
 
 
 class QKV(nn.Module):
-    """Queries, keys and values of `heads` heads, queries and keys normalised, queries scaled by a learned temperature."""
+    """Queries, keys and values of `heads` heads, queries and keys normalised, queries scaled by a learned temperature.
+
+    (..., S, D) -> three of (..., heads, S, C): heads before slots, as the products of attention want them.
+    """
 
     heads: int
     dtype: str
 
     @nn.compact
-    def __call__(self, x_BSD: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        D = x_BSD.shape[-1]
-        C = D // self.heads
-        qkv = dense(3 * D, self.dtype)(x_BSD).reshape(*x_BSD.shape[:-1], 3, self.heads, C)
-        q, k, v = qkv[..., 0, :, :], qkv[..., 1, :, :], qkv[..., 2, :, :]
+    def __call__(self, x_SD: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        C = x_SD.shape[-1] // self.heads
+        qkv = dense(3 * x_SD.shape[-1], self.dtype)(x_SD).reshape(*x_SD.shape[:-1], 3, self.heads, C)
+        q, k, v = jnp.moveaxis(qkv, (-3, -2), (0, -3))
         gain_H = self.param('gain', nn.initializers.constant(2.0), (self.heads,))
         norm = rms_norm(self.dtype)
-        q = norm(q) * (gain_H / jnp.sqrt(C))[:, None].astype(q.dtype)
+        q = norm(q) * (gain_H / jnp.sqrt(C))[:, None, None].astype(q.dtype)
         return q, norm(k), v
+
+
+def join_heads(y_HSC: jax.Array) -> jax.Array:
+    """(..., heads, S, C) -> (..., S, heads * C)."""
+    y = y_HSC.swapaxes(-3, -2)
+    return y.reshape(*y.shape[:-2], y.shape[-2] * y.shape[-1])
 
 
 class SelfAttention(nn.Module):
@@ -76,7 +87,7 @@ class SelfAttention(nn.Module):
     @nn.compact
     def __call__(self, x_BSD: jax.Array) -> jax.Array:
         y = attend(*QKV(self.heads, self.dtype)(x_BSD))
-        return dense(x_BSD.shape[-1], self.dtype, 'out')(y.reshape(x_BSD.shape))
+        return dense(x_BSD.shape[-1], self.dtype, 'out')(join_heads(y))
 
 
 class Feed(nn.Module):

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from worldmodels.filter import Posterior
+from worldmodels.nn.dense import Dense
 from worldmodels.nn.distributions import categorical_kl, categorical_log_prob, categorical_sample, unimix
 from worldmodels.nn.layers import MLP, norm
 from worldmodels.nn.readout import Flat, Mixer, PerToken
@@ -46,11 +47,11 @@ class Categorical(nn.Module):
             self.known = PerToken(self.hidden, self.dtype, self.classes if self.table else None)
             self.mixers = [Mixer(self.dtype) for _ in range(self.layers)]
             self.last = norm(self.dtype)
-            self.head = nn.Dense(self.classes, dtype=self.dtype)
+            self.head = Dense(self.classes, dtype=self.dtype)
         else:
             self.known = Flat(self.dtype)
             self.mlp = MLP(self.layers, self.hidden, self.dtype)
-            self.head = nn.Dense(self.layout.tokens * self.classes, dtype=self.dtype)
+            self.head = Dense(self.layout.tokens * self.classes, dtype=self.dtype)
 
     def predict(self, z: Latent, action_BA: jax.Array, context_BMD: jax.Array) -> jax.Array:
         """Features of all that is known of the next frame."""

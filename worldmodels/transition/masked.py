@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from worldmodels.filter import Posterior
+from worldmodels.nn.dense import Dense
 from worldmodels.nn.infill import Infill, decode, draw_known
 from worldmodels.nn.transformer import EmbedLatent, dense
 from worldmodels.types import Latent, Layout
@@ -64,7 +65,7 @@ class Masked(nn.Module):
             self.classes, D, self.depth, self.heads, self.hidden, self.layout, self.neighbours, self.dtype
         )
         if self.persist:
-            self.gate = nn.Dense(1, dtype='float32', bias_init=nn.initializers.constant(2.0))
+            self.gate = Dense(1, dtype='float32', bias_init=nn.initializers.constant(2.0))
 
     def predict(self, z: Latent, action_BA: jax.Array, context_BMD: jax.Array) -> Known:
         """Context with one slot per token is aligned with the tokens; any other becomes further known slots."""
