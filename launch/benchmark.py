@@ -23,6 +23,8 @@ from absl import app, flags, logging
 from rich.console import Console
 from rich.table import Table
 
+from worldmodels import allocator
+
 REPEATS = flags.DEFINE_integer('repeats', 10, 'Timed runs of each program; the median counts.', lower_bound=1)
 STREAM = flags.DEFINE_bool('stream', False, 'Also dream frame by frame at batch 1, to the host.')
 DEADLINE = flags.DEFINE_float('deadline_ms', 100.0, 'A streamed frame that takes longer is a miss.', lower_bound=0.0)
@@ -38,6 +40,7 @@ SHOWN = 15
 def main(argv: list[str]) -> None:
     if len(argv) < 2:
         raise app.UsageError('Name at least one workload, or an experiment such as experiments/doorkey.py:masked.')
+    allocator.keep_freed_memory()
     from worldmodels.evaluation import benchmark  # after the flags are read: --help answers at once
 
     logging.set_verbosity(logging.WARNING)  # jax tells which accelerators it does not find

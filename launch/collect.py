@@ -24,6 +24,8 @@ from importlib import metadata
 
 from absl import app, flags, logging
 
+from worldmodels import allocator
+
 _WORLD = flags.DEFINE_string('world', 'navix/DoorKey-8x8', 'family/name of the world.')
 _VIEW = flags.DEFINE_enum('view', 'full', ['full', 'partial'], 'What is seen of it.')
 _OBSERVATION = flags.DEFINE_enum('observation', 'rgb', ['rgb', 'symbolic'], 'In what form.')
@@ -83,6 +85,7 @@ def main(argv):
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+    allocator.keep_freed_memory()
     from worldmodels import worlds
     from worldmodels.data import collect
 

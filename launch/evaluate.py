@@ -11,6 +11,8 @@ import sys
 from absl import app, flags, logging
 from rich.console import Console
 
+from worldmodels import allocator
+
 WORKDIR = flags.DEFINE_string('workdir', None, 'Workdir of the run to examine.', required=True)
 BASELINE = flags.DEFINE_multi_string('baseline', [], 'Workdir of a run to compare with on the same starts; repeatable.')
 OUT = flags.DEFINE_string('out', '', 'Folder of the report; default WORKDIR/evaluation.')
@@ -25,6 +27,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f'Unexpected arguments: {" ".join(argv[1:])}.')
     logging.set_verbosity(logging.WARNING)  # Orbax tells every read in a dozen lines
+    allocator.keep_freed_memory()
     from worldmodels.evaluation import examine  # after the flags are read: --help answers at once
 
     try:

@@ -15,6 +15,8 @@ import traceback
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from worldmodels import allocator
+
 _CONFIG = config_flags.DEFINE_config_file(
     'config', help_string='The experiment, a file with get_config(arg), and after ":" its argument.'
 )
@@ -25,6 +27,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f'Unexpected arguments {argv[1:]}: fields are given as --config.FIELD=VALUE.')
     logging.set_verbosity(logging.WARNING)  # Orbax tells every save in a dozen lines
+    allocator.keep_freed_memory()
     from worldmodels.training import loop
 
     try:

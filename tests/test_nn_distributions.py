@@ -89,3 +89,26 @@ def test_bernoulli_loss_by_hand():
     expected = [-np.log(0.75), -np.log(0.25), -0.5 * np.log(0.75) - 0.5 * np.log(0.25)]
     np.testing.assert_allclose(d.bernoulli_loss(logits, jnp.array([1.0, 0.0, 0.5])), expected, rtol=1e-5)
     assert np.isfinite(d.bernoulli_loss(jnp.array(-1e4), jnp.array(1.0)))
+
+
+@pytest.mark.parametrize('classes', [1, 2, 7, 64, 1000])
+def test_categorical_at_inverts_the_cumulative_distribution(classes):
+    logits = 3 * jax.random.normal(jax.random.key(classes), (classes,))
+    logits = logits.at[: classes // 3].set(-jnp.inf)
+    uniform = jnp.linspace(0, 1, 4097)[:-1]
+    index, log_prob = d.categorical_at(jnp.broadcast_to(logits, (4096, classes)), uniform)
+    cumulative = np.cumsum(np.asarray(jax.nn.softmax(logits), np.float64))
+    # Where rounding may decide, within 1e-5 of a step, either neighbour is right.
+    low, high = (np.searchsorted(cumulative, np.asarray(uniform) + e, side='right') for e in (-1e-5, 1e-5))
+    assert ((low <= index) & (index <= np.minimum(high, classes - 1))).all()
+    np.testing.assert_allclose(log_prob, jax.nn.log_softmax(logits)[index], rtol=1e-4, atol=1e-5)
+    assert np.isfinite(log_prob).all()
+
+
+def test_categorical_at_never_draws_what_has_no_probability():
+    """At the very ends of the unit interval too, and with a group's sum rounded either way."""
+    logits = jnp.where(jnp.arange(100) % 7 == 3, jax.random.normal(jax.random.key(0), (100,)), -jnp.inf)
+    uniform = jnp.array([0.0, 1e-30, 0.5, 1 - 2**-24, 1.0])
+    index, _ = d.categorical_at(jnp.broadcast_to(logits, (5, 100)), uniform)
+    assert (np.asarray(index) % 7 == 3).all()
+    assert (int(index[0]), int(index[-1])) == (3, 94)

@@ -1,10 +1,15 @@
 """The rearranged convolutions are the convolutions they stand for; block matmuls are block-diagonal ones."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from worldmodels.nn.layers import MLP, BlockLinear, ConvDown, ConvUp
+from worldmodels.nn import chunks, convolution
+from worldmodels.nn.convolution import ConvDown, ConvUp, convolve, plain_convolve
+from worldmodels.nn.dense import flat_dot
+from worldmodels.nn.layers import MLP, BlockLinear
 
 
 def plain_conv(x, params):
@@ -33,6 +38,59 @@ def test_conv_up_is_repetition_then_convolution():
     assert params['kernel'].shape == (5, 5, 5, 2)
     expected = plain_conv(x.repeat(2, 1).repeat(2, 2), params)
     np.testing.assert_allclose(layer.apply({'params': params}, x), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize('patches_bytes', [1, 10_000, 10**9])
+def test_gradients_of_a_convolution_are_those_of_xla(patches_bytes, monkeypatch):
+    """The kernel's is written by hand, in chunks of 1, 2 and all 6 frames."""
+    monkeypatch.setattr(convolution, 'PATCHES_BYTES', patches_bytes)
+    x, kernel = (jax.random.normal(jax.random.key(i), s) for i, s in enumerate([(6, 5, 4, 3), (3, 3, 3, 7)]))
+    loss = lambda convolve: lambda x, kernel: jnp.sum(jnp.sin(convolve(x, kernel)))
+    mine, theirs = (jax.grad(loss(f), (0, 1))(x, kernel) for f in (convolve, plain_convolve))
+    for a, b in zip(mine, theirs):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def test_the_gradient_of_the_pool_goes_to_the_largest():
+    x = jax.random.normal(jax.random.key(1), (2, 8, 6, 3))
+    layer = ConvDown(5, 'float32')
+    params = with_bias(layer, x)
+
+    def pooled(params, x):
+        return jnp.sum(jnp.sin(plain_conv(x, params).reshape(2, 4, 2, 3, 2, 5).max((2, 4))))
+
+    mine = jax.grad(lambda params, x: jnp.sum(jnp.sin(layer.apply({'params': params}, x))), (0, 1))(params, x)
+    theirs = jax.grad(pooled, (0, 1))(params, x)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), mine, theirs)
+
+
+@pytest.mark.parametrize('chunk_bytes', [1, 800, 10**9])
+def test_a_layer_in_chunks_is_the_layer(chunk_bytes, monkeypatch):
+    """Values, gradients by parameters and input, and parameters at initialisation; rows in chunks of 1, 2 and all 6."""
+    monkeypatch.setattr(chunks, 'CHUNK_BYTES', chunk_bytes)
+
+    class Whole(nn.Module):
+        chunked: bool
+
+        @nn.compact
+        def __call__(self, x):
+            layer = ConvDown(5, 'float32')
+            return chunks.in_chunks(layer, 400, x) if self.chunked else layer(x)
+
+    x = jax.random.normal(jax.random.key(1), (6, 4, 4, 3))
+    variables = Whole(True).init(jax.random.key(0), x)
+    jax.tree.map(np.testing.assert_array_equal, variables, Whole(False).init(jax.random.key(0), x))
+    loss = lambda chunked: lambda v, x: jnp.sum(jnp.sin(Whole(chunked).apply(v, x)))
+    mine, theirs = (jax.value_and_grad(loss(chunked), (0, 1))(variables, x) for chunked in (True, False))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), mine, theirs)
+    assert ('scan' in str(jax.make_jaxpr(loss(True))(variables, x))) == (chunk_bytes < 6 * 400)
+
+
+def test_a_flat_product_is_the_product_whatever_stands_before_the_last_axis():
+    kernel = jax.random.normal(jax.random.key(0), (4, 5))
+    for lead in ((), (3,), (2, 3), (2, 0, 3)):
+        x = jax.random.normal(jax.random.key(1), (*lead, 4))
+        np.testing.assert_allclose(flat_dot(x, kernel, None), x @ kernel, atol=1e-6)
 
 
 def test_block_linear_keeps_groups_apart():

@@ -21,6 +21,7 @@ import ml_collections
 import numpy as np
 
 from worldmodels import rng, rollout, worlds
+from worldmodels.allocator import return_freed_memory
 from worldmodels.build import build_model, init_variables
 from worldmodels.evaluation import profile
 from worldmodels.evaluation.speeds import seconds
@@ -270,6 +271,7 @@ def dreaming(
     traced = jax.jit(dream, donate_argnames='belief' if donate else None).trace(variables, belief, jnp.int32(0), action)
     compiled = traced.lower().compile()
     compile_s = time.perf_counter() - start
+    return_freed_memory()
 
     def onward(belief: PyTree, at: int) -> tuple[PyTree, PyTree]:
         return compiled(variables, belief, jnp.int32(at), action)

@@ -14,8 +14,10 @@ import jax
 import jax.numpy as jnp
 
 from worldmodels.heart.codec import Codec, codecs
+from worldmodels.nn.chunks import in_chunks
+from worldmodels.nn.convolution import ConvDown, ConvUp
 from worldmodels.nn.dense import Dense
-from worldmodels.nn.layers import MLP, BlockLinear, ConvDown, ConvUp, NormDense, norm
+from worldmodels.nn.layers import MLP, BlockLinear, NormDense, norm
 from worldmodels.types import Latent, Layout, Modality, Spec, flat
 
 
@@ -145,7 +147,9 @@ class Categorical(nn.Module):
             x_BNP = codec.patches(observation[name])
             image = codec.modality.kind == 'image'
             x = x_BNP.reshape(-1, *codec.modality.shape) if image else flat(x_BNP, 1)
-            features.append(self.encoders[name](x))
+            features.append(
+                in_chunks(self.encoders[name], self._frame_bytes(name), x) if image else self.encoders[name](x)
+            )
         return jnp.concatenate(features, -1)
 
     def embed(self, index_BN: jax.Array) -> jax.Array:
@@ -154,10 +158,19 @@ class Categorical(nn.Module):
 
     def decode(self, z: Latent, context_BMD: jax.Array) -> dict[str, jax.Array]:
         """p(o | z, context): patches (B, N, P) by modality."""
-        return {
-            name: self.decoders[name](z.embedding_BNE, context_BMD).reshape(-1, math.prod(codec.grid), codec.values)
-            for name, codec in self.codecs.items()
-        }
+        out = {}
+        for name, codec in self.codecs.items():
+            inputs = z.embedding_BNE, context_BMD
+            image = codec.modality.kind == 'image'
+            decoder = self.decoders[name]
+            y = in_chunks(decoder, self._frame_bytes(name), *inputs) if image else decoder(*inputs)
+            out[name] = y.reshape(-1, math.prod(codec.grid), codec.values)
+        return out
+
+    def _frame_bytes(self, name: str) -> int:
+        """Of the widest activation of one picture: the first stage's, or the picture's own."""
+        H, W, C = self.codecs[name].modality.shape
+        return 4 * H * W * max(self.depth * self.mults[0], C)
 
     def losses(self, prediction: dict[str, jax.Array], observation: dict[str, jax.Array]) -> dict[str, jax.Array]:
         """{'reconstruction': (B,)}: squared error of images and symlog vectors, cross-entropy of grids, summed."""

@@ -7,6 +7,7 @@ Everything is a pure function of logits and computes in float32 whatever the log
 from __future__ import annotations
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -86,9 +87,42 @@ def categorical_log_prob(log_probs: jax.Array, index: jax.Array) -> jax.Array:
     return jnp.take_along_axis(log_probs, index[..., None], -1)[..., 0]
 
 
-def categorical_sample(log_probs_BNK: jax.Array, keys_B: jax.Array) -> jax.Array:
+def categorical_sample(logits_BNK: jax.Array, keys_B: jax.Array) -> jax.Array:
     """Classes (B, N) int32; each example draws with its own key."""
-    return rng.draw(jax.random.categorical, keys_B, log_probs_BNK).astype(jnp.int32)
+    N = logits_BNK.shape[1]
+    uniform_BN = rng.draw(lambda key: jax.random.uniform(key, (N,)), keys_B)
+    return categorical_at(logits_BNK, uniform_BN)[0]
+
+
+def categorical_at(logits: jax.Array, uniform: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Inverse of the cumulative distribution: classes (...) int32 where it reaches uniform (...) in [0, 1), and their
+    log-probabilities (...), for unnormalised logits (..., K).
+
+    One random number a draw, where Gumbel noise takes K. The classes are summed by groups of about the square root of K, then
+    within the group that was hit. A class of probability zero is never drawn. Nothing is differentiated.
+    """
+    K = logits.shape[-1]
+    width = math.isqrt(K - 1) + 1
+    groups = -(-K // width)
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    weights = jax.lax.stop_gradient(jnp.exp(logits - jnp.max(logits, -1, keepdims=True)))
+    weights = jnp.pad(weights, [(0, 0)] * (logits.ndim - 1) + [(0, groups * width - K)])
+    weights = weights.reshape(*logits.shape[:-1], groups, width)
+    by_group = jnp.sum(weights, -1)
+    group, left = _reached(by_group, uniform * jnp.sum(by_group, -1))
+    inside = jnp.take_along_axis(weights, group[..., None, None], -2)[..., 0, :]
+    place, _ = _reached(inside, left)
+    weight = jnp.take_along_axis(inside, place[..., None], -1)[..., 0]
+    return group * width + place, jnp.log(weight) - jnp.log(jnp.sum(by_group, -1))
+
+
+def _reached(weights: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Where the running sum of weights (..., n) first passes target (...), and how much of the target is left there."""
+    sums = jnp.cumsum(weights, -1)
+    below = jnp.nextafter(sums[..., -1], jnp.zeros((), sums.dtype))  # rounding may have put the target past the end
+    passed = sums <= jnp.minimum(target, below)[..., None]
+    index = jnp.sum(passed, -1, dtype=jnp.int32)
+    return index, jnp.maximum(target - jnp.max(jnp.where(passed, sums, 0), -1), 0)
 
 
 def straight_through(index: jax.Array, log_probs: jax.Array) -> jax.Array:

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from worldmodels import rng
+from worldmodels.nn.distributions import categorical_at, categorical_log_prob
 from worldmodels.nn.transformer import Block, dense, grid_of, rms_norm
 from worldmodels.types import Layout
 
@@ -104,27 +105,29 @@ def decode(
     B = keys_B.shape[0]
     # How many tokens are still unknown after each round: a cosine, N before the first and 0 after the last.
     left = [int(tokens * math.cos(0.5 * math.pi * (i + 1) / steps)) for i in range(steps)]
+    # All noise is drawn before the rounds begin: (rounds, B, N) numbers for the tokens, as many for the choice.
+    token_keys_B, choice_keys_B = rng.split(keys_B, 2)
+    uniform_RBN = rng.draw(lambda key: jax.random.uniform(key, (steps, tokens)), token_keys_B).swapaxes(0, 1)
+    noise_RBN = rng.draw(lambda key: jax.random.gumbel(key, (steps, tokens)), choice_keys_B).swapaxes(0, 1)
+    noise_RBN = choice * (1 - (jnp.arange(steps)[:, None, None] + 1) / steps) * noise_RBN
 
-    def round_(carry: tuple[jax.Array, jax.Array], inputs: tuple[jax.Array, jax.Array]) -> tuple:
+    def round_(carry: tuple[jax.Array, jax.Array], inputs: tuple[jax.Array, jax.Array, jax.Array]) -> tuple:
         index_BN, known_BN = carry
-        i, unknown = inputs
-        token_keys, choice_keys = rng.split(jax.vmap(jax.random.fold_in, (0, None))(keys_B, i), 2)
+        unknown, uniform_BN, noise_BN = inputs
         logits_BNK = logits_of(index_BN, known_BN)
-        if temperature > 0:
-            drawn_BN = rng.draw(lambda k, l: jax.random.categorical(k, l / temperature), token_keys, logits_BNK)
+        if temperature == 1:
+            drawn_BN, confidence_BN = categorical_at(logits_BNK, uniform_BN)
         else:
-            drawn_BN = jnp.argmax(logits_BNK, -1)
-        log_prob_BNK = jax.nn.log_softmax(logits_BNK)
-        confidence_BN = jnp.take_along_axis(log_prob_BNK, drawn_BN[..., None], -1)[..., 0]
-        noise_BN = rng.draw(lambda k: jax.random.gumbel(k, (tokens,)), choice_keys)
-        confidence_BN = confidence_BN + choice * (1 - (i + 1) / steps) * noise_BN
-        confidence_BN = jnp.where(known_BN, jnp.inf, confidence_BN)
-        rank_BN = jnp.argsort(jnp.argsort(confidence_BN, -1), -1)
+            greedy = temperature == 0
+            drawn_BN = jnp.argmax(logits_BNK, -1) if greedy else categorical_at(logits_BNK / temperature, uniform_BN)[0]
+            confidence_BN = categorical_log_prob(jax.nn.log_softmax(logits_BNK), drawn_BN)
+        confidence_BN = jnp.where(known_BN, jnp.inf, confidence_BN + noise_BN)
+        bar_B = jnp.sort(confidence_BN, -1)[:, unknown]
         index_BN = jnp.where(known_BN, index_BN, drawn_BN.astype(jnp.int32))
-        return (index_BN, known_BN | (rank_BN >= unknown)), None
+        return (index_BN, confidence_BN >= bar_B[:, None]), None
 
     start = (jnp.zeros((B, tokens), jnp.int32), jnp.zeros((B, tokens), bool))
-    rounds = (jnp.arange(steps), jnp.asarray(left, jnp.int32))
+    rounds = (jnp.asarray(left, jnp.int32), uniform_RBN, noise_RBN)
     if steps == 1:
         return round_(start, jax.tree.map(lambda x: x[0], rounds))[0][0]
     return jax.lax.scan(round_, start, rounds)[0][0]

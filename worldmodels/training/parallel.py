@@ -16,6 +16,7 @@ import numpy as np
 from jax.extend.core import jaxpr_as_fun
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from worldmodels.allocator import return_freed_memory
 from worldmodels.training.state import TrainState
 from worldmodels.types import PyTree
 
@@ -148,6 +149,7 @@ class Compiled:
         compiled = self._pmap.lower(*_without_empty(args)).compile()
         self._empty_out = {i: jax.device_put(*x) for i, x in self._empty_out.items()}
         self._call = compiled
+        return_freed_memory()
         memory = compiled.memory_analysis()
         if memory is not None:
             new = memory.output_size_in_bytes - memory.alias_size_in_bytes
