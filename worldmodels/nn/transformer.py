@@ -120,7 +120,10 @@ class Neighbours(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention among the slots of a frame, then a feed-forward; `grid` adds 3 x 3 mixing of the first gh * gw slots."""
+    """Attention among the slots of a frame and, beside it, a feed-forward (Chowdhery et al., 2022, arXiv 2204.02311).
+
+    `grid` adds 3 x 3 mixing of the first gh * gw slots before both.
+    """
 
     heads: int
     hidden: int
@@ -134,8 +137,8 @@ class Block(nn.Module):
             N = self.grid[0] * self.grid[1]
             mixed = Neighbours(self.grid)(norm(x_BSD[:, :N]))
             x_BSD = x_BSD.at[:, :N].add(mixed) if x_BSD.shape[1] > N else x_BSD + mixed
-        x_BSD = x_BSD + SelfAttention(self.heads, self.dtype)(norm(x_BSD))
-        return x_BSD + Feed(self.hidden, self.dtype)(norm(x_BSD))
+        y_BSD = norm(x_BSD)
+        return x_BSD + SelfAttention(self.heads, self.dtype)(y_BSD) + Feed(self.hidden, self.dtype)(y_BSD)
 
 
 class EmbedLatent(nn.Module):
