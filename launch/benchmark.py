@@ -23,7 +23,7 @@ from absl import app, flags, logging
 from rich.console import Console
 from rich.table import Table
 
-from worldmodels import allocator
+from worldmodels.training import allocator
 
 REPEATS = flags.DEFINE_integer('repeats', 10, 'Timed runs of each program; the median counts.', lower_bound=1)
 STREAM = flags.DEFINE_bool('stream', False, 'Also dream frame by frame at batch 1, to the host.')

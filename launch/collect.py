@@ -24,7 +24,7 @@ from importlib import metadata
 
 from absl import app, flags, logging
 
-from worldmodels import allocator
+from worldmodels.training import allocator
 
 _WORLD = flags.DEFINE_string('world', 'navix/DoorKey-8x8', 'family/name of the world.')
 _VIEW = flags.DEFINE_enum('view', 'full', ['full', 'partial'], 'What is seen of it.')

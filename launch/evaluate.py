@@ -11,7 +11,7 @@ import sys
 from absl import app, flags, logging
 from rich.console import Console
 
-from worldmodels import allocator
+from worldmodels.training import allocator
 
 WORKDIR = flags.DEFINE_string('workdir', None, 'Workdir of the run to examine.', required=True)
 BASELINE = flags.DEFINE_multi_string('baseline', [], 'Workdir of a run to compare with on the same starts; repeatable.')

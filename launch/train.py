@@ -15,7 +15,7 @@ import traceback
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from worldmodels import allocator
+from worldmodels.training import allocator
 
 _CONFIG = config_flags.DEFINE_config_file(
     'config', help_string='The experiment, a file with get_config(arg), and after ":" its argument.'

@@ -21,12 +21,12 @@ import ml_collections
 import numpy as np
 
 from worldmodels import rng, rollout, worlds
-from worldmodels.allocator import return_freed_memory
 from worldmodels.build import build_model, init_variables
 from worldmodels.evaluation import profile
 from worldmodels.evaluation.speeds import seconds
 from worldmodels.training import flops, parallel
 from worldmodels.training import state as states
+from worldmodels.training.allocator import return_freed_memory
 from worldmodels.training.config import step_config
 from worldmodels.training.losses import losses
 from worldmodels.training.optimizer import make_optimizer

@@ -16,7 +16,7 @@ import numpy as np
 from jax.extend.core import jaxpr_as_fun
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from worldmodels.allocator import return_freed_memory
+from worldmodels.training.allocator import return_freed_memory
 from worldmodels.training.state import TrainState
 from worldmodels.types import PyTree
 
