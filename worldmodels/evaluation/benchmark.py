@@ -117,6 +117,7 @@ def measure(
       config: the experiment; `evaluate.starts`, `context`, `horizon` are a dream's batch, frames watched, dreamed.
       measures: 'train', 'dream' or both.
     """
+    return_freed_memory()
     forget_peak_memory()
     before = matmul_peak()
     whom = subject(config)
