@@ -12,8 +12,15 @@ On 200 held-out starts, two cores of an Intel Xeon (AVX-512), as `make demo` run
 python launch/train.py --config=experiments/doorkey.py:recurrent --workdir=runs/doorkey/recurrent
 python launch/evaluate.py --workdir=runs/doorkey/recurrent
 
-On the same machine, about 30 minutes while other programs ran: 34.5% of changed cells, no frame right as a whole. Real frames
-redrawn by its own heart: 37.5%, and none. What it can draw limits it, not yet what it foresees.
+On the same machine, 19 minutes at 320 ms a step: 34.5% of changed cells, no frame right as a whole. Real frames redrawn by its own heart:
+37.5%, and none. What it can draw limits it, not yet what it foresees: it codes a frame as one vector, and has seen 883 layouts.
+
+python launch/collect.py --world=navix/DoorKey-Random-8x8 --observation=symbolic --path=runs/symbolic
+python launch/train.py --config=experiments/doorkey.py:recurrent,observation=symbolic --workdir=runs/doorkey/symbols
+    --config.data.path=runs/symbolic --config.train.steps=16000
+python launch/evaluate.py --workdir=runs/doorkey/symbols
+
+Symbols, 7.5 minutes: 35.4% of changed cells, 1.5% of whole frames; redrawn 37.5% and 1.0%.
 """
 
 from __future__ import annotations
