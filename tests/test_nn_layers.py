@@ -51,6 +51,15 @@ def test_gradients_of_a_convolution_are_those_of_xla(patches_bytes, monkeypatch)
         np.testing.assert_allclose(a, b, atol=1e-4)
 
 
+def test_a_kernels_gradient_in_bfloat16_is_summed_in_float32(monkeypatch):
+    """4,096 ones: a bfloat16 sum of chunks would stop at 256."""
+    monkeypatch.setattr(convolution, 'PATCHES_BYTES', 1)
+    x, kernel = jnp.ones((4096, 1, 1, 1), jnp.bfloat16), jnp.ones((3, 3, 1, 1), jnp.bfloat16)
+    slope = jax.grad(lambda kernel: jnp.sum(convolve(x, kernel).astype(jnp.float32)))(kernel)
+    assert slope.dtype == jnp.bfloat16
+    assert float(slope[1, 1, 0, 0]) == 4096
+
+
 def test_the_gradient_of_the_pool_goes_to_the_largest():
     x = jax.random.normal(jax.random.key(1), (2, 8, 6, 3))
     layer = ConvDown(5, 'float32')

@@ -75,11 +75,13 @@ def _backward(saved: tuple[jax.Array, jax.Array], slope_BHWF: jax.Array) -> tupl
         x, slope = part
         x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
         patches = jnp.concatenate([x[:, i : i + H, j : j + W] for i in range(3) for j in range(3)], -1)
-        return total + patches.reshape(-1, 9 * C).T @ slope.reshape(-1, slope.shape[-1]), None
+        patches, slope = patches.reshape(-1, 9 * C), slope.reshape(-1, slope.shape[-1])
+        return total + jnp.matmul(patches.T, slope, preferred_element_type=total.dtype), None
 
     parts = tuple(a.reshape(B // chunk, chunk, *a.shape[1:]) for a in (x_BHWC, slope_BHWF))
-    total = jnp.zeros((9 * C, kernel.shape[-1]), kernel.dtype)
-    return slope_BHWF, None, jax.lax.scan(add, total, parts)[0].reshape(kernel.shape)
+    total = jnp.zeros((9 * C, kernel.shape[-1]), jnp.promote_types(kernel.dtype, jnp.float32))
+    total, _ = jax.lax.scan(add, total, parts)
+    return slope_BHWF, None, total.reshape(kernel.shape).astype(kernel.dtype)
 
 
 _to_kernel.defvjp(_forward, _backward)

@@ -122,7 +122,7 @@ def decode(
             drawn_BN = jnp.argmax(logits_BNK, -1) if greedy else categorical_at(logits_BNK / temperature, uniform_BN)[0]
             confidence_BN = categorical_log_prob(jax.nn.log_softmax(logits_BNK), drawn_BN)
         confidence_BN = jnp.where(known_BN, jnp.inf, confidence_BN + noise_BN)
-        bar_B = jnp.sort(confidence_BN, -1)[:, unknown]
+        bar_B = jnp.sort(confidence_BN, -1)[:, unknown]  # tokens exactly as confident as the last kept are kept too
         index_BN = jnp.where(known_BN, index_BN, drawn_BN.astype(jnp.int32))
         return (index_BN, confidence_BN >= bar_B[:, None]), None
 
