@@ -147,9 +147,7 @@ class Categorical(nn.Module):
             x_BNP = codec.patches(observation[name])
             image = codec.modality.kind == 'image'
             x = x_BNP.reshape(-1, *codec.modality.shape) if image else flat(x_BNP, 1)
-            features.append(
-                in_chunks(self.encoders[name], self._frame_bytes(name), x) if image else self.encoders[name](x)
-            )
+            features.append(self._through(self.encoders[name], codec.modality, x))
         return jnp.concatenate(features, -1)
 
     def embed(self, index_BN: jax.Array) -> jax.Array:
@@ -160,17 +158,16 @@ class Categorical(nn.Module):
         """p(o | z, context): patches (B, N, P) by modality."""
         out = {}
         for name, codec in self.codecs.items():
-            inputs = z.embedding_BNE, context_BMD
-            image = codec.modality.kind == 'image'
-            decoder = self.decoders[name]
-            y = in_chunks(decoder, self._frame_bytes(name), *inputs) if image else decoder(*inputs)
+            y = self._through(self.decoders[name], codec.modality, z.embedding_BNE, context_BMD)
             out[name] = y.reshape(-1, math.prod(codec.grid), codec.values)
         return out
 
-    def _frame_bytes(self, name: str) -> int:
-        """Of the widest activation of one picture: the first stage's, or the picture's own."""
-        H, W, C = self.codecs[name].modality.shape
-        return 4 * H * W * max(self.depth * self.mults[0], C)
+    def _through(self, layer: nn.Module, modality: Modality, *inputs: jax.Array) -> jax.Array:
+        """layer(*inputs); pictures a few at a time. Their widest activation is the first stage's, or the picture's own."""
+        if modality.kind != 'image':
+            return layer(*inputs)
+        H, W, C = modality.shape
+        return in_chunks(layer, 4 * H * W * max(self.depth * self.mults[0], C), *inputs)
 
     def losses(self, prediction: dict[str, jax.Array], observation: dict[str, jax.Array]) -> dict[str, jax.Array]:
         """{'reconstruction': (B,)}: squared error of images and symlog vectors, cross-entropy of grids, summed."""

@@ -28,9 +28,10 @@ def in_chunks(layer: nn.Module, frame_bytes: int, *inputs: jax.Array) -> jax.Arr
       layer: a bound module from arrays (B, ...) to an array (B, ...), each row of its own.
       frame_bytes: of the layer's widest activation for one frame.
     """
-    B = inputs[0].shape[0]
-    chunk = largest_divisor(B, max(CHUNK_BYTES // frame_bytes, 1))
-    if chunk == B or jax.default_backend() != 'cpu' or layer.is_initializing():
+    if jax.default_backend() != 'cpu' or layer.is_initializing():
+        return layer(*inputs)
+    parts = split(inputs, frame_bytes, CHUNK_BYTES)
+    if len(parts[0]) == 1:
         return layer(*inputs)
 
     def one(layer: nn.Module, carry: tuple, part: tuple) -> tuple[tuple, Any]:
@@ -38,11 +39,13 @@ def in_chunks(layer: nn.Module, frame_bytes: int, *inputs: jax.Array) -> jax.Arr
 
     policy = jax.checkpoint_policies.save_only_these_names(_KEPT)
     every = nn.scan(nn.remat(one, policy=policy, prevent_cse=False), variable_broadcast='params', split_rngs={})
-    parts = tuple(x.reshape(B // chunk, chunk, *x.shape[1:]) for x in inputs)
     y = every(layer, (), parts)[1]
-    return y.reshape(B, *y.shape[2:])
+    return y.reshape(-1, *y.shape[2:])
 
 
-def largest_divisor(n: int, at_most: int) -> int:
-    """The largest divisor of n that is no larger than `at_most`, which is at least 1."""
-    return next(d for d in range(min(n, at_most), 0, -1) if n % d == 0)
+def split(arrays: tuple[jax.Array, ...], frame_bytes: int, budget: int) -> tuple[jax.Array, ...]:
+    """Arrays (B, ...) -> (chunks, frames, ...): as many frames in each chunk as divide B and fit the budget, at least one."""
+    B = arrays[0].shape[0]
+    at_most = min(B, max(budget // frame_bytes, 1))
+    frames = next(n for n in range(at_most, 0, -1) if B % n == 0)
+    return tuple(x.reshape(B // frames, frames, *x.shape[1:]) for x in arrays)

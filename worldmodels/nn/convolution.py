@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from worldmodels.nn.chunks import kept, largest_divisor
+from worldmodels.nn.chunks import kept, split
 
 PATCHES_BYTES = 16_000_000
 """Of the patches that the gradient of a kernel holds at once, on CPU."""
@@ -67,9 +67,7 @@ def _forward(y_BHWF: jax.Array, x_BHWC: jax.Array, kernel: jax.Array) -> tuple[j
 
 def _backward(saved: tuple[jax.Array, jax.Array], slope_BHWF: jax.Array) -> tuple[jax.Array, None, jax.Array]:
     x_BHWC, kernel = saved
-    B, H, W, C = x_BHWC.shape
-    frame_bytes = 9 * H * W * C * x_BHWC.dtype.itemsize
-    chunk = largest_divisor(B, max(PATCHES_BYTES // frame_bytes, 1))
+    H, W, C = x_BHWC.shape[1:]
 
     def add(total: jax.Array, part: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         x, slope = part
@@ -78,7 +76,7 @@ def _backward(saved: tuple[jax.Array, jax.Array], slope_BHWF: jax.Array) -> tupl
         patches, slope = patches.reshape(-1, 9 * C), slope.reshape(-1, slope.shape[-1])
         return total + jnp.matmul(patches.T, slope, preferred_element_type=total.dtype), None
 
-    parts = tuple(a.reshape(B // chunk, chunk, *a.shape[1:]) for a in (x_BHWC, slope_BHWF))
+    parts = split((x_BHWC, slope_BHWF), 9 * H * W * C * x_BHWC.dtype.itemsize, PATCHES_BYTES)
     total = jnp.zeros((9 * C, kernel.shape[-1]), jnp.promote_types(kernel.dtype, jnp.float32))
     total, _ = jax.lax.scan(add, total, parts)
     return slope_BHWF, None, total.reshape(kernel.shape).astype(kernel.dtype)
@@ -92,7 +90,19 @@ def _larger(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.where(kept(a >= b), a, b)
 
 
-class ConvDown(nn.Module):
+class _Convolution(nn.Module):
+    """The parameters of a 5 x 5 convolution to `units` channels."""
+
+    units: int
+    dtype: str
+
+    @nn.nowrap
+    def _parameters(self, channels: int) -> tuple[jax.Array, jax.Array]:
+        kernel = self.param('kernel', nn.initializers.lecun_normal(), (5, 5, channels, self.units))
+        return kernel, self.param('bias', nn.initializers.zeros, (self.units,))
+
+
+class ConvDown(_Convolution):
     """5 x 5 convolution and 2 x 2 max-pool, (B, H, W, C) -> (B, H/2, W/2, units); DreamerV3's encoder layer, unnormed.
 
     Computed as one 3 x 3 convolution from the 2 x 2 pixels of a block to the 2 x 2 outputs that are pooled: 1.44 times
@@ -100,14 +110,10 @@ class ConvDown(nn.Module):
     channels. Same parameters and, up to rounding, the same function.
     """
 
-    units: int
-    dtype: str
-
     @nn.compact
     def __call__(self, x_BHWC: jax.Array) -> jax.Array:
         B, H, W, C = x_BHWC.shape
-        kernel = self.param('kernel', nn.initializers.lecun_normal(), (5, 5, C, self.units))
-        bias = self.param('bias', nn.initializers.zeros, (self.units,))
+        kernel, bias = self._parameters(C)
         down = _pair_taps()[0]
         kernel = jnp.einsum('dupr,evqs,deio->uvpqirso', down, down, kernel).reshape(3, 3, 4 * C, 4 * self.units)
         x = x_BHWC.astype(self.dtype).reshape(B, H // 2, 2, W // 2, 2, C).transpose(0, 1, 3, 2, 4, 5)
@@ -117,7 +123,7 @@ class ConvDown(nn.Module):
         return kept(y) + bias.astype(self.dtype)
 
 
-class ConvUp(nn.Module):
+class ConvUp(_Convolution):
     """Doubling by repetition and 5 x 5 convolution, (B, H, W, C) -> (B, 2H, 2W, units); DreamerV3's decoder layer,
     unnormed.
 
@@ -125,14 +131,10 @@ class ConvUp(nn.Module):
     2 x 2 outputs of a pixel, with 9/25 of the arithmetic. Same parameters and, up to rounding, the same function.
     """
 
-    units: int
-    dtype: str
-
     @nn.compact
     def __call__(self, x_BHWC: jax.Array) -> jax.Array:
         B, H, W, C = x_BHWC.shape
-        kernel = self.param('kernel', nn.initializers.lecun_normal(), (5, 5, C, self.units))
-        bias = self.param('bias', nn.initializers.zeros, (self.units,))
+        kernel, bias = self._parameters(C)
         up = _pair_taps()[1]
         kernel = jnp.einsum('dur,evs,deio->uvirso', up, up, kernel).reshape(3, 3, C, 4 * self.units)
         y = convolve(x_BHWC.astype(self.dtype), kernel.astype(self.dtype)).reshape(B, H, W, 2, 2, self.units)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from worldmodels.filter import Posterior
 from worldmodels.nn.dense import Dense
+from worldmodels.nn.distributions import categorical_log_prob
 from worldmodels.nn.infill import Infill, decode, draw_known
 from worldmodels.nn.transformer import EmbedLatent, dense
 from worldmodels.types import Latent, Layout
@@ -91,7 +92,7 @@ class Masked(nn.Module):
         known_BN = draw_known(keys_B, self.layout.tokens, self.mask)
         logits_BNK = self.logits(prediction, target_BN, known_BN)
         log_prob_BNK = jax.nn.log_softmax(logits_BNK)
-        nll_BN = -jnp.take_along_axis(log_prob_BNK, target_BN[..., None], -1)[..., 0]
+        nll_BN = -categorical_log_prob(log_prob_BNK, target_BN)
         asked_BN = (~known_BN).astype(jnp.float32)
         changed_BN = asked_BN * (target_BN != prediction.index_BN) * (prediction.index_BN < self.classes)
         right_BN = jnp.argmax(logits_BNK, -1) == target_BN
