@@ -82,6 +82,38 @@ def test_the_truth_is_perfect_and_one_tick_late_is_not(question):
     assert max(at(late, 'tokens', 'tokens')) < 1
 
 
+def test_changed_pixels_are_those_of_the_cells_that_moved(question):
+    perfect, late, noisy = (
+        judge.judge(oracle(**options), walk(), question, batch=4) for options in ({}, {'shift': 1}, {'noise': 20})
+    )
+    assert at(perfect, 'rgb', 'changed_pixels') == [1.0] * HORIZON
+    assert at(perfect, 'rgb', 'changed_psnr') == [100.0] * HORIZON
+    assert at(late, 'rgb', 'changed_pixels') == [0.0] * HORIZON
+    # Late by a tick, each changed pixel is wrong by 200 levels: 10 log10(255^2 / 200^2) dB.
+    assert at(late, 'rgb', 'changed_psnr') == pytest.approx([2.1102] * HORIZON, abs=1e-3)
+    assert 0 < at(noisy, 'rgb', 'changed_pixels')[0] < 1
+    gain = noisy.above(late, 'rgb', 'changed_psnr')
+    assert gain.value_H == pytest.approx(np.subtract(at(noisy, 'rgb', 'changed_psnr'), 2.1102), abs=1e-3)
+    assert (gain.low_H > 0).all()
+    assert 'changed_psnr' not in perfect.sums['grid']
+
+
+def test_a_world_without_tiles_is_told_by_its_changed_pixels(question):
+    untiled = judge.Question(SPEC, CONTEXT, HORIZON, 8, {'rgb': None})
+    subjects = [
+        report.Subject('noisy', 'model', judge.judge(oracle(noise=20), walk(), untiled, batch=4)),
+        report.Subject('copy', 'copy', judge.judge(dreams.copy_last(CONTEXT, HORIZON), walk(), untiled, batch=4)),
+    ]
+    results = report.numbers(subjects, walk(), untiled, 1)
+    assert 'comes closer to the pixels that change than copying the last frame at every horizon' in report.sentence(
+        results
+    )
+    assert [h['label'] for h in report.headlines(results)] == [
+        'PSNR of changed pixels, one tick ahead',
+        'PSNR of changed pixels, 5 ticks ahead',
+    ]
+
+
 def test_copying_the_last_frame_never_gets_a_changed_cell_right_at_first(question):
     copy = judge.judge(dreams.copy_last(CONTEXT, HORIZON), walk(), question)
     assert at(copy, 'rgb', 'changed')[0] == 0

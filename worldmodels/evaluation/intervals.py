@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -67,11 +68,22 @@ def ratio(num_BH: Array, den_BH: Array, group_B: Array | None = None, *, share: 
     return Estimate(value_H, low_H, high_H, starts_H)
 
 
-def difference(ours: tuple[Array, Array], theirs: tuple[Array, Array], group_B=None, *, seed: int = 0) -> Estimate:
-    """ratio(ours) - ratio(theirs) on the same starts: both are resampled together, so what they share cancels."""
+def difference(
+    ours: tuple[Array, Array],
+    theirs: tuple[Array, Array],
+    group_B=None,
+    *,
+    seed: int = 0,
+    score: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> Estimate:
+    """ratio(ours) - ratio(theirs) on the same starts: both are resampled together, so what they share cancels.
+
+    `score` turns each ratio into what is compared, decibels for example; default: the ratio itself.
+    """
+    score = score or (lambda ratio: ratio)
     a, b = ([_grouped(x, group_B) for x in pair] for pair in (ours, theirs))
-    value_H = _divide(a[0].sum(0), a[1].sum(0)) - _divide(b[0].sum(0), b[1].sum(0))
-    low_H, high_H = _percentiles(_resampled(*a, seed) - _resampled(*b, seed))
+    value_H = score(_divide(a[0].sum(0), a[1].sum(0))) - score(_divide(b[0].sum(0), b[1].sum(0)))
+    low_H, high_H = _percentiles(score(_resampled(*a, seed)) - score(_resampled(*b, seed)))
     return Estimate(value_H, low_H, high_H, ((a[1] > 0) & (b[1] > 0)).sum(0))
 
 

@@ -6,6 +6,8 @@ cells             cells right
 changed           cells right among those that changed in the true world at that tick
 strict_*          the same without snapping: every pixel within 8 levels of 255
 psnr              of the mean squared error; a mean of per-frame values is infinite as soon as one frame is exact
+changed_pixels    pixels within 8 levels of 255 of the true ones, among those that changed since the tick before
+changed_psnr      PSNR over the pixels that changed
 ssim              mean over frames
 tokens            tokens equal to those the heart gives to the true frame
 """
@@ -22,10 +24,11 @@ import numpy as np
 
 from worldmodels.evaluation import frames, tiles
 from worldmodels.evaluation.dreams import Dreamed, Dreamer, batches
-from worldmodels.evaluation.intervals import Estimate, mapped, ratio
+from worldmodels.evaluation.intervals import Estimate, difference, mapped, ratio
 from worldmodels.types import Array, Modality, Spec, Ticks
 
 Sums = dict[str, tuple[np.ndarray, np.ndarray]]
+DECIBELS = ('psnr', 'changed_psnr')  # kept as squared errors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,9 +75,14 @@ class Verdict:
     films: list[Film]
 
     def estimate(self, modality: str, metric: str, group_B: Array | None = None) -> Estimate:
-        if metric == 'psnr':
+        if metric in DECIBELS:
             return mapped(ratio(*self.sums[modality][metric], group_B, share=False), frames.psnr)
         return ratio(*self.sums[modality][metric], group_B, share=metric != 'ssim')
+
+    def above(self, other: Verdict, modality: str, metric: str, group_B: Array | None = None) -> Estimate:
+        """This dreamer's score less the other's, on the same starts."""
+        decibels = frames.psnr if metric in DECIBELS else None
+        return difference(self.sums[modality][metric], other.sums[modality][metric], group_B, score=decibels)
 
 
 def judge(
@@ -170,6 +178,12 @@ def _picture_scores(dreamed, previous, true, table, *, tile: int, image: bool):
     scores = shares(right, '')
     if image:
         scores |= shares(strict, 'strict_') | {'psnr': (frames.squared_error(dreamed, true), one)}
+        moved = frames.cells_changed(true, previous)  # pixel by pixel
+        count = moved.sum((-1, -2))
+        near = frames.cells_right(dreamed, true, frames.LENIENCE)
+        square = jnp.square(dreamed.astype(jnp.float32) - true.astype(jnp.float32)).mean(-1)
+        scores['changed_pixels'] = ((near & moved).sum((-1, -2)), count)
+        scores['changed_psnr'] = (jnp.where(moved, square, 0).sum((-1, -2)), count)
         if min(true.shape[-3:-1]) >= frames.WINDOW:
             scores['ssim'] = (frames.ssim(dreamed, true), one)
     return scores, right

@@ -13,7 +13,6 @@ from PIL import Image
 
 from worldmodels.evaluation import figures, films, outcomes
 from worldmodels.evaluation.frames import align, judged
-from worldmodels.evaluation.intervals import difference
 from worldmodels.evaluation.judge import Film, Question, Verdict
 from worldmodels.types import Array, Modality, Ticks
 
@@ -45,12 +44,23 @@ METRICS = {
         unit='dB',
     ),
     'ssim': Metric('SSIM', 'Structural similarity of raw pixels; 1 is the same picture.', percent=False, digits=3),
+    'changed_pixels': Metric(
+        'Changed pixels right',
+        'Share of pixels within 8 of 255 levels, among those that changed since the tick before.',
+    ),
+    'changed_psnr': Metric(
+        'PSNR of changed pixels',
+        'Over the pixels that changed in the real world at that tick. Copying the last frame is wrong on nearly all of them.',
+        percent=False,
+        unit='dB',
+    ),
     'error': Metric('Mean absolute error', 'Of each number of a vector observation.', percent=False, digits=3),
     'strict_exact': Metric('Whole frame right, strict', 'Every pixel within 8 of 255 levels; no snapping.'),
     'strict_changed': Metric('Changed cells right, strict', 'The same for the cells that changed.'),
     'strict_cells': Metric('Cells right, strict', 'The same for all cells.'),
 }
-FIGURES = ('exact', 'changed', 'cells', 'tokens', 'psnr', 'ssim', 'error')
+FIGURES = ('exact', 'changed', 'changed_pixels', 'changed_psnr', 'cells', 'tokens', 'psnr', 'ssim', 'error')
+COMPARED = ('exact', 'changed', 'changed_pixels', 'changed_psnr')  # with copying the last frame, start by start
 ROLES = {
     'model': 'the world model under examination',
     'copy': 'repeats the last frame it saw: a world in which nothing happens',
@@ -83,7 +93,7 @@ def numbers(
         entry: dict[str, Any] = {'name': subject.name, 'role': subject.role, 'scores': scores, 'speeds': subject.speeds}
         if subject.role != 'copy':
             entry['above_copy'] = {
-                m: {k: difference(verdict.sums[m][k], copy.sums[m][k], group_B).to_json() for k in ('exact', 'changed')}
+                m: {k: verdict.above(copy, m, k, group_B).to_json() for k in COMPARED if k in scores[m]}
                 for m in scores
                 if 'exact' in scores[m]
             }
@@ -132,7 +142,11 @@ def headlines(results: dict) -> list[dict[str, str]]:
     for modality, scores in model['scores'].items():
         if 'exact' not in scores:
             continue
-        for metric, k in (('changed', 1), ('exact', 1), ('exact', last)):
+        whole = tiled(results, modality)
+        shown = (
+            (('changed', 1), ('exact', 1), ('exact', last)) if whole else (('changed_psnr', 1), ('changed_psnr', last))
+        )
+        for metric, k in shown:
             ahead = 'one tick ahead' if k == 1 else f'{k} ticks ahead'
             ours, low, high = (show(scores[metric][f], metric, k) for f in ('value', 'low', 'high'))
             theirs = show(copy['scores'][modality][metric]['value'], metric, k)
@@ -146,20 +160,31 @@ def headlines(results: dict) -> list[dict[str, str]]:
     return out
 
 
+def tiled(results: dict, modality: str) -> bool:
+    """Whether whole frames can be right or wrong: symbols, and pictures made of tiles. Others are told by changed pixels."""
+    return results['setup']['tiles_known'].get(modality, 0) is not None
+
+
 def sentence(results: dict) -> str:
-    """One sentence on whole frames against copying the last one."""
+    """One sentence on the dream against copying the last frame."""
     model = next(w for w in results['worlds'] if w['role'] == 'model')
-    above = next((m['exact'] for m in model.get('above_copy', {}).values()), None)
-    if above is None:
+    modality = next(iter(model.get('above_copy', {})), None)
+    if modality is None:
         return ''
+    whole = tiled(results, modality)
+    above = model['above_copy'][modality]['exact' if whole else 'changed_psnr']
+    what = 'get more whole frames right' if whole else 'come closer to the pixels that change'
     horizons = results['setup']['horizons']
     won = [k for k, v in zip(horizons, above['value']) if v is not None and v > 0]
     sure = [k for k, v in zip(horizons, above['low']) if v is not None and v > 0]
-    beats = 'The dream gets more whole frames right than copying the last frame'
     if not won:
-        return 'At no horizon does the dream get more whole frames right than copying the last frame.'
+        return f'At no horizon does the dream {what} than copying the last frame.'
     at = f'every horizon from 1 to {horizons[-1]}' if won == horizons else f'{len(won)} of {len(horizons)} horizons'
-    return f'{beats} at {at}; at {len(sure)} of them the 95 percent interval of the difference stays above zero.'
+    does = what.replace('get', 'gets').replace('come', 'comes')
+    return (
+        f'The dream {does} than copying the last frame at {at}; at {len(sure)} of them the 95 percent interval of the '
+        'difference stays above zero.'
+    )
 
 
 def show(values: list[float | None], metric: str, horizon: int) -> str:
