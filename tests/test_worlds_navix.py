@@ -153,7 +153,7 @@ def test_a_lane_does_not_depend_on_the_batch():
         ('navix/DorKey-8x8', {}, "did you mean 'navix/DoorKey-8x8'"),
         ('navix/Empty-5x5', {'veiw': 'full'}, "did you mean 'view'"),
         ('navix/Empty-5x5', {'view': 'side'}, 'full | partial'),
-        ('navix/Empty-5x5', {'max_steps': 0}, 'at least one step'),
+        ('navix/Empty-5x5', {'max_steps': 0}, 'at least 1'),
     ],
 )
 def test_errors_say_what_to_do(name, options, sentence):

@@ -2,6 +2,7 @@
 
     world.spec                              -> Spec
     world.batch                             -> how many run side by side, B
+    world.max_steps                         -> actions after which time is out, None where it never is
     world.reset(key)                        -> state, observation
     world.step(state, action_B, key)        -> state, observation, outcomes, is_terminal_B, is_last_B
     world.truth(state)                      -> dict of arrays (B, ...): what is really there, for scripts and scores
@@ -11,7 +12,14 @@ the action paid, reward, discount (0 where the new frame is terminal) and costs.
 there; `is_last` also says when the time ran out. A world never resets itself: `worldmodels.interaction` does, from a
 pool.
 
-One file per family; `make` knows them by the part of the name before the slash.
+One file per family; `make` knows them by the part of the name before the slash. A family's module offers
+
+    PACKAGES                 -> the packages it plays with, as {'import name': "how to install it"}
+    names()                  -> its worlds, without the family
+    options(name)            -> what can be set about one, as {name: worldmodels.worlds.options.Option}
+    load(name, **options)    -> the world for one, to be lifted; it is given every option, already checked
+
+and imports its packages inside functions, so that a family whose package is missing is in nobody's way.
 """
 
 from __future__ import annotations
@@ -19,6 +27,7 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
+import importlib.util
 from typing import Any, Protocol
 
 import jax
@@ -26,6 +35,7 @@ import jax.numpy as jnp
 
 from worldmodels import rng
 from worldmodels.types import PyTree, Spec
+from worldmodels.worlds.options import Option, choose
 
 FAMILIES = {'navix': 'worldmodels.worlds.navix'}
 
@@ -35,6 +45,7 @@ class World(Protocol):
 
     spec: Spec
     batch: int
+    max_steps: int | None
 
     def reset(self, key: jax.Array) -> tuple[PyTree, dict]: ...
 
@@ -53,6 +64,7 @@ class Lifted:
 
     def __init__(self, single: Any, batch: int):
         self.single, self.batch, self.spec = single, batch, single.spec
+        self.max_steps = getattr(single, 'max_steps', None)
 
     def reset(self, key: jax.Array) -> tuple[PyTree, dict]:
         return jax.vmap(self.single.reset)(rng.per_example(key, 0, jnp.arange(self.batch)))
@@ -71,27 +83,66 @@ def lift(single: Any, batch: int) -> Lifted:
     return Lifted(single, batch)
 
 
-def names() -> list[str]:
-    """Every world that can be made, as 'family/name'."""
-    return [f'{family}/{name}' for family, path in FAMILIES.items() for name in importlib.import_module(path).names()]
+def missing() -> dict[str, str]:
+    """The families that cannot be played here, each with a sentence that says how to change that."""
+    return {family: sentence for family in FAMILIES if (sentence := _missing(family))}
 
 
-def make(name: str, batch: int, **options) -> Lifted:
-    """The world called 'family/name', `batch` copies at once. Options are the family's own (see its `load`).
+def names(family: str | None = None) -> list[str]:
+    """Every world that can be made here, as 'family/name': of one family, or of all whose packages are installed.
 
-    Raises ValueError for an unknown name, with the nearest known one.
+    Raises ValueError for a family that is not known or cannot be played.
     """
-    family, _, rest = name.partition('/')
-    module = importlib.import_module(FAMILIES[family]) if family in FAMILIES else None
-    if module is None or rest not in module.names():
-        raise ValueError(f"There is no world {name!r}: give 'family/name'{_nearest(name)}.")
-    return _made(module, rest, batch, tuple(sorted(options.items())))
+    if family is None:
+        return [name for known in FAMILIES if not _missing(known) for name in names(known)]
+    if family not in FAMILIES:
+        raise ValueError(f'There is no family {family!r} of worlds: {", ".join(FAMILIES)} are known.')
+    if sentence := _missing(family):
+        raise ValueError(sentence)
+    return [f'{family}/{name}' for name in _module(family).names()]
+
+
+def options(name: str) -> dict[str, Option]:
+    """What can be set about the world 'family/name'. Raises ValueError as `make` does."""
+    family, rest = _known(name)
+    return _module(family).options(rest)
+
+
+def make(name: str, batch: int, **given) -> Lifted:
+    """The world called 'family/name', `batch` copies at once. `options(name)` says what may be given.
+
+    Raises ValueError for a name, an option or a value that is not known, with the nearest known one, and for a family
+    whose package is missing, with how to install it.
+    """
+    family, rest = _known(name)
+    chosen = choose(name, _module(family).options(rest), given)
+    return _made(family, rest, batch, tuple(sorted(chosen.items())))
 
 
 @functools.lru_cache(maxsize=8)
-def _made(module: Any, name: str, batch: int, options: tuple) -> Lifted:
+def _made(family: str, name: str, batch: int, chosen: tuple) -> Lifted:
     # Worlds are compared by identity: the same one again compiles nothing anew.
-    return lift(module.load(name, **dict(options)), batch)
+    return lift(_module(family).load(name, **dict(chosen)), batch)
+
+
+def _module(family: str) -> Any:
+    return importlib.import_module(FAMILIES[family])
+
+
+@functools.cache
+def _missing(family: str) -> str | None:
+    module = _module(family)
+    lacking = {package: how for package, how in module.PACKAGES.items() if importlib.util.find_spec(package) is None}
+    if lacking:
+        return f'{family} worlds need {" and ".join(lacking)}: {next(iter(lacking.values()))}.'
+    return None
+
+
+def _known(name: str) -> tuple[str, str]:
+    family, _, rest = name.partition('/')
+    if family in FAMILIES and name in names(family):
+        return family, rest
+    raise ValueError(f"There is no world {name!r}: give 'family/name'{_nearest(name)}.")
 
 
 def _nearest(name: str) -> str:
@@ -99,4 +150,4 @@ def _nearest(name: str) -> str:
     short = {full.partition('/')[2].lower(): full for full in known}
     near = difflib.get_close_matches(name, known, 1, 0.5)
     near = near or [short[n] for n in difflib.get_close_matches(name.lower(), short, 1, 0.5)]
-    return f', did you mean {near[0]!r}?' if near else f', one of {", ".join(known)}'
+    return f', did you mean {near[0]!r}?' if near else f'; families are {", ".join(FAMILIES)}'

@@ -7,16 +7,19 @@ shows it in the wall's upper right corner, its picture does not.
 
 from __future__ import annotations
 
-import difflib
-
 import jax
 import jax.numpy as jnp
 
 from worldmodels.types import ActionSpace, Modality, Spec
 from worldmodels.worlds import tiles
+from worldmodels.worlds.options import Option
 
-VIEWS = ('full', 'partial')
-OBSERVATIONS = ('rgb', 'symbolic')
+PACKAGES = {'navix': "pip install -e '.[worlds]'"}
+OPTIONS = {
+    'view': Option('full', ('full', 'partial'), 'what is seen'),
+    'observation': Option('rgb', ('rgb', 'symbolic'), 'in what form'),
+    'max_steps': Option(128, minimum=1, help='actions after which time is out'),
+}
 RADIUS = 3  # of the partial view, which is MiniGrid's 7x7
 
 
@@ -31,25 +34,18 @@ def names() -> list[str]:
     return sorted(_registered())
 
 
-def load(name: str, **options) -> NavixWorld:
+def options(name: str) -> dict[str, Option]:
+    del name  # all of them have the same
+    return OPTIONS
+
+
+def load(name: str, **chosen) -> NavixWorld:
     """One navix environment.
 
     Options: view 'full' | 'partial' (7x7 cells ahead, nothing seen through walls); observation 'rgb' (modality
     'image', 8 pixels a cell) | 'symbolic' (modality 'grid', MiniGrid's three channels); max_steps, the actions after
-    which time is out (128). Raises ValueError for an option or a value it does not know.
+    which time is out (128).
     """
-    known = {'view': 'full', 'observation': 'rgb', 'max_steps': 128}
-    for option in options:
-        if option not in known:
-            near = difflib.get_close_matches(option, known, 1, 0.4)
-            hint = f'did you mean {near[0]!r}' if near else f'it knows {", ".join(known)}'
-            raise ValueError(f'navix worlds have no option {option!r}: {hint}.')
-    chosen = {**known, **options}
-    for option, values in (('view', VIEWS), ('observation', OBSERVATIONS)):
-        if chosen[option] not in values:
-            raise ValueError(f'{option}={chosen[option]!r} is not one of {" | ".join(values)}.')
-    if chosen['max_steps'] < 1:
-        raise ValueError(f'max_steps={chosen["max_steps"]}: an episode needs at least one step.')
     return NavixWorld(name, **chosen)
 
 
