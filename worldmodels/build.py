@@ -1,4 +1,8 @@
-"""From a config to a world model: every part chosen by name, every field checked before any compute is spent."""
+"""From a config to a world model: every part chosen by name, every field checked before any compute is spent.
+
+A kind is one of the names in `KINDS`, or the import path of a part of one's own, 'package.module:Name' (see `imports`): a
+class with the contract's methods, whose fields are checked as all others are.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +15,20 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from worldmodels import rng
+from worldmodels import heart as hearts
+from worldmodels import imports, rng
+from worldmodels import memory as memories
+from worldmodels import transition as transitions
 from worldmodels.filter import Filter, Tokenized
-from worldmodels.heart import KINDS as HEARTS
-from worldmodels.memory import KINDS as MEMORIES
+from worldmodels.memory.base import Memory
 from worldmodels.outcome import Outcome
-from worldmodels.transition import KINDS as TRANSITIONS
 from worldmodels.types import PyTree, Spec
 from worldmodels.world_model import CONTEXT_READERS, PARTS, WorldModel
 
-KINDS = {'heart': HEARTS, 'transition': TRANSITIONS, 'memory': MEMORIES}
+KINDS = {'heart': hearts.KINDS, 'transition': transitions.KINDS, 'memory': memories.KINDS}
+CONTRACTS = {'heart': hearts.CONTRACT, 'transition': transitions.CONTRACT, 'memory': memories.CONTRACT}
+BASES = {'heart': nn.Module, 'transition': nn.Module, 'memory': Memory}
+"""What a part of one's own is derived from."""
 READS = ('frame', 'memory', 'prediction')
 WIRED = ('spec', 'dtype', 'classes', 'layout', 'table', 'grid_tokens', 'names')
 """Fields of parts that follow from the other parts; `wiring` below gives them."""
@@ -79,8 +87,7 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     """The same `config.model` with every field of the chosen parts, so that a command line can set them all."""
     out: dict[str, Any] = {'context_to': CONTEXT_READERS, **config}
     for part in PARTS:
-        wired = ('spec', 'dtype') if part == 'heart' else WIRED
-        fields = {f.name: f.default for f in _declared(_class(part, config)).values() if f.name not in wired}
+        fields = {f.name: f.default for f in _declared(_class(part, config)).values() if f.name not in _wired(part)}
         out[part] = {**fields, **config[part]}
     return out
 
@@ -127,14 +134,50 @@ def _class(part: str, config: Mapping) -> type:
     if part == 'filter':
         return Tokenized if _class('heart', config).tokenizer else Filter
     kind = config[part].get('kind')
+    if imports.is_path(kind):
+        return _own(part, kind)
     if kind not in KINDS[part]:
-        raise ValueError(f"model.{part}.kind is '{kind}'; {_nearest(kind, list(KINDS[part]))}")
+        own = f"A {part} of your own is named '{imports.FORM}'."
+        raise ValueError(f"model.{part}.kind is '{kind}'; {_nearest(kind, list(KINDS[part]))} {own}")
     return KINDS[part][kind]
+
+
+def _own(part: str, path: str) -> type:
+    """The class at an import path, if it is what the part's contract asks for."""
+    field, base = f'model.{part}.kind', BASES[part]
+    cls = imports.load(path, field)
+    if not (isinstance(cls, type) and issubclass(cls, base)):
+        given = f'derived from {cls.__base__.__name__}' if isinstance(cls, type) else f'a {type(cls).__name__}'
+        raise ValueError(
+            f"{field} is '{path}', which is {given}; a {part} is a class derived from "
+            f'{base.__module__.replace("flax.linen.module", "flax.linen")}.{base.__name__}.'
+        )
+    declared = _declared(cls)
+    asked = CONTRACTS[part]
+    asked += ('log_prob',) * (getattr(cls, 'likelihood', None) is True)
+    asked += ('autoencode',) * (getattr(cls, 'tokenizer', None) is True)
+    lacking = [n for n in asked if n not in declared and getattr(cls, n, None) is getattr(base, n, None)]
+    if lacking:
+        raise ValueError(
+            f"{field} is '{path}', which lacks {', '.join(lacking)}; a {part} has {', '.join(asked)} "
+            f'(worldmodels/{part}/__init__.py says what each does).'
+        )
+    for name, declaration in declared.items():
+        if name not in _wired(part) and declaration.default is dataclasses.MISSING:
+            raise ValueError(
+                f"{field} is '{path}', whose field '{name}' has no default to check a config against: give it one, or "
+                f'take one of the names that are filled in: {", ".join(_wired(part))}.'
+            )
+    return cls
 
 
 def _part(part: str, config: Mapping, wiring: Mapping) -> nn.Module:
     fields = {k: v for k, v in config[part].items() if k != 'kind' or part not in KINDS}
     return _fields(part, _class(part, config), fields, wiring)
+
+
+def _wired(part: str) -> tuple[str, ...]:
+    return ('spec', 'dtype') if part == 'heart' else WIRED
 
 
 def _declared(cls: type) -> dict[str, dataclasses.Field]:

@@ -11,4 +11,8 @@ from worldmodels.heart.categorical import Categorical
 from worldmodels.heart.palette import Palette
 from worldmodels.heart.tokens import Tokens
 
+CONTRACT = (
+    'layout', 'classes', 'embedding_size', 'tokenizer', 'encode', 'embed', 'decode', 'losses', 'render',
+)  # fmt: skip
+"""What a heart of one's own gives."""
 KINDS = {'categorical': Categorical, 'tokens': Tokens, 'palette': Palette}

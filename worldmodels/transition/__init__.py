@@ -8,4 +8,6 @@ without likelihood trains on a stop-gradient posterior. Contexts may have no slo
 from worldmodels.transition.categorical import Categorical
 from worldmodels.transition.masked import Masked
 
+CONTRACT = ('predict', 'loss', 'sample', 'likelihood')
+"""What a transition of one's own gives."""
 KINDS = {'categorical': Categorical, 'masked': Masked}
