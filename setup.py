@@ -1,4 +1,4 @@
-"""The package, what it needs, and the extras. `make env` installs `.[worlds,dev]` into .venv."""
+"""The package, what it needs, and the extras. `make env` installs `.[worlds,data,dev]` into .venv."""
 
 import pathlib
 
@@ -26,6 +26,7 @@ REQUIRES = [
 
 EXTRAS = {
     'worlds': ['navix>=0.7.4,<0.8'],  # the next release, 4.0, is for Python 3.12 and later only
+    'data': ['av>=14,<17', 'minari[hdf5]>=0.5.3,<0.6'],  # videos; Minari's datasets, which lie in HDF5
     'gpu': ['jax[cuda12]>=0.10,<0.12'],
     'tpu': ['jax[tpu]>=0.10,<0.12'],
     'dev': ['hypothesis>=6.140,<7', 'pytest>=8.4,<10', 'pytest-xdist>=3.8,<4', 'ruff>=0.14,<0.18'],

@@ -87,7 +87,7 @@ def main(argv):
 
     allocator.keep_freed_memory()
     from worldmodels import worlds
-    from worldmodels.data import collect
+    from worldmodels.data import collect, episodes
 
     logging.set_verbosity(logging.WARNING)
     console = Console(file=sys.stdout, soft_wrap=True)
@@ -112,7 +112,7 @@ def main(argv):
             return
         spec = worlds.make(settings.world, 1, **settings.world_options()).spec
         frames = settings.ticks * settings.lanes * settings.chunks
-        size = frames * collect.frame_bytes(spec) / 1e6
+        size = frames * episodes.frame_bytes(spec) / 1e6
         console.print(
             f'{settings.world}: {frames:,} frames to train on and {settings.validation} held-out episodes; '
             f'{size:,.0f} MB of training frames before compression, as much in {path}.parts while it runs.'

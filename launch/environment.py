@@ -24,7 +24,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 VENV = ROOT / '.venv'
 PYTHON = VENV / 'bin' / 'python'
 STAMP = VENV / 'installed.txt'
-EXTRAS = 'worlds,dev'
+EXTRAS = 'worlds,data,dev'
 OLDEST = (3, 11)
 INDEX = 'https://pypi.org/simple'
 

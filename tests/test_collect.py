@@ -193,4 +193,4 @@ def test_frame_bytes():
         }
     )
     # Image 192, action 4, two outcomes 8, three flags 3.
-    assert collect.frame_bytes(spec) == 207
+    assert episodes.frame_bytes(spec) == 207

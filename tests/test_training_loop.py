@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import time
 
 import jax
 import numpy as np
@@ -174,6 +175,20 @@ def test_a_metrics_file_is_cut_at_the_step_gone_on_from(tmp_path):
     path.write_text('{"step": 2}\n{"step": 4}\n{"step": 6}\n{"st')
     metrics.truncate(path, 4)
     assert path.read_text() == '{"step": 2}\n{"step": 4}\n'
+
+
+def test_times_tell_what_the_loop_waited_for(tmp_path, monkeypatch):
+    class Slow(fake.Batches):
+        def __next__(self):
+            time.sleep(0.05)
+            return super().__next__()
+
+    monkeypatch.setattr(fake, 'Batches', Slow)
+    loop.train(fake.config(**{'train.steps': 8}), tmp_path, fake.assemble)
+    times = [json.loads(line) for line in (tmp_path / metrics.TIMES).read_text().splitlines()]
+    assert [x['step'] for x in times] == [x['step'] for x in lines(tmp_path)]
+    assert all(0 <= line['data_wait'] <= 1 and line['rss_mb'] > 50 for line in times)
+    assert times[-1]['data_wait'] > 0.5  # steps of this model take a few ms
 
 
 def test_metrics_are_divided_once():

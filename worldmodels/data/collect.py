@@ -27,7 +27,7 @@ from worldmodels.control.planner import Planner
 from worldmodels.control.random import Random
 from worldmodels.control.scripted import Scripted
 from worldmodels.control.sticky import Sticky
-from worldmodels.data import episodes
+from worldmodels.data import episodes, making
 from worldmodels.types import Spec
 
 POOL = 1024  # openings drawn for every chunk
@@ -151,33 +151,9 @@ def parse_policy(text: str) -> tuple[tuple[str, float], ...]:
     return tuple(pairs)
 
 
-def frame_bytes(spec: Spec) -> int:
-    """Bytes of one frame before compression."""
-    observation = sum(int(np.prod(m.shape)) * np.dtype(m.dtype).itemsize for m in spec.modalities.values())
-    return observation + 4 * max(1, int(np.prod(spec.action.shape))) + 4 * len(spec.outcomes) + len(episodes.FLAGS)
-
-
 def is_complete(path: str, settings: Settings) -> bool:
     """Whether the dataset is there. Raises ValueError where another one, finished or begun, stands at the path."""
-    if os.path.exists(os.path.join(path, 'dataset_info.json')):
-        _refuse_other(path, episodes.read_metadata(path).get('settings', {}), settings)
-        shutil.rmtree(path + '.parts', ignore_errors=True)
-        return True
-    if os.path.isdir(path) and os.listdir(path):
-        raise ValueError(f'{path!r} holds something that is not a dataset: give a path that does not exist yet.')
-    begun = os.path.join(path + '.parts', 'settings.json')
-    if os.path.exists(begun):
-        with open(begun) as file:
-            _refuse_other(path, json.load(file), settings)
-    return False
-
-
-def _refuse_other(path: str, found: dict, settings: Settings) -> None:
-    wanted = json.loads(json.dumps(dataclasses.asdict(settings)))
-    keys = [key for key in {**wanted, **found} if wanted.get(key) != found.get(key)]
-    if keys:
-        differing = '; '.join(f'{key} is {found.get(key)} there, {wanted.get(key)} here' for key in keys)
-        raise ValueError(f'{path!r} was collected otherwise ({differing}): give another path, or the same settings.')
+    return making.is_complete(path, dataclasses.asdict(settings), 'collected')
 
 
 def collect(
@@ -202,16 +178,13 @@ def collect(
     policies = tuple(POLICIES[kind](world.spec, settings, model) for kind in kinds)
     policy = Mixture.weighted(policies, weights, settings.lanes)
 
-    parts = path + '.parts'
-    os.makedirs(parts, exist_ok=True)
-    with _whole(os.path.join(parts, 'settings.json')) as temporary, open(temporary, 'w') as file:
-        json.dump(dataclasses.asdict(settings), file)
+    parts = making.begin(path, dataclasses.asdict(settings))
 
     def play(split: str, chunk: int) -> dict[str, np.ndarray]:
         file = os.path.join(parts, f'{split}-{chunk:05d}.npz')
         if not os.path.exists(file):
             arrays = _play(world, policy, variables, settings, split, chunk)
-            with _whole(file) as temporary, open(temporary, 'wb') as opened:
+            with making.whole(file) as temporary, open(temporary, 'wb') as opened:
                 np.savez(opened, **arrays)
         with np.load(file) as loaded:
             return {name: loaded[name] for name in ('first', 'dropped')}
@@ -319,19 +292,3 @@ def _episodes(parts: str, split: str, chunks: int, spec: Spec, limit: int | None
             rows['observation'] = {name: rows.pop(f'observation/{name}') for name in spec.modalities}
             count += 1
             yield rows
-
-
-class _whole:
-    """A file that appears at once: `with _whole(name) as temporary` renames when the block ends well."""
-
-    def __init__(self, name: str):
-        self.name, self.temporary = name, name + '.tmp'
-
-    def __enter__(self) -> str:
-        return self.temporary
-
-    def __exit__(self, kind, value, trace) -> None:
-        if kind is None:
-            with open(self.temporary, 'rb') as file:
-                os.fsync(file.fileno())
-            os.rename(self.temporary, self.name)

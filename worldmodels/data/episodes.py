@@ -70,6 +70,12 @@ def features(spec: Spec) -> Any:
     )
 
 
+def frame_bytes(spec: Spec) -> int:
+    """Bytes of one frame before compression."""
+    observation = sum(int(np.prod(m.shape)) * np.dtype(m.dtype).itemsize for m in spec.modalities.values())
+    return observation + 4 * max(1, int(np.prod(spec.action.shape))) + 4 * len(spec.outcomes) + len(FLAGS)
+
+
 def write(directory: str, spec: Spec, splits: dict[str, Iterable[dict]], metadata: dict[str, Any]) -> None:
     """Writes episodes, in the order given, as the TFDS dataset `directory`, which appears at once and whole.
 

@@ -157,7 +157,8 @@ class _Run:
                     self._save(state, batches)
             if last:
                 break
-            batch = next(batches)
+            with reporter.waiting():
+                batch = next(batches)
             if now == self.start:
                 self._check_batch(batch)
             state, metrics = train_step(state, self.devices.shard(batch))

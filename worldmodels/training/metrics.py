@@ -1,17 +1,25 @@
 """Metrics of a run: a live table, metrics.jsonl and TensorBoard.
 
 They arrive as pairs (sum, count) and are divided here, once. metrics.jsonl holds what a run computes, no times, and is
-cut at the step a run goes on from: an interrupted run leaves the very file an uninterrupted one does.
+cut at the step a run goes on from: an interrupted run leaves the very file an uninterrupted one does. What differs from
+run to run, times and memory, is in times.jsonl, a line for each line of the other:
+
+    steps_per_second   since the first step
+    rss_mb             resident memory of this process
+    data_wait          share of the time since the line before that the loop stood waiting for its next batch
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import pathlib
+import resource
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import rich.console
@@ -20,6 +28,7 @@ import rich.table
 from tensorboardX import SummaryWriter
 
 FILE = 'metrics.jsonl'
+TIMES = 'times.jsonl'
 
 
 def divide(metrics: dict[str, tuple[Any, Any]]) -> dict[str, float]:
@@ -52,6 +61,16 @@ def duration(seconds: float) -> str:
     return f'{minutes} min' if minutes < 90 else f'{minutes // 60} h {minutes % 60:02d} min'
 
 
+def resident_mb() -> float:
+    """Resident memory of this process in MB; where the system does not tell (not Linux), the most it has been."""
+    try:
+        pages = int(pathlib.Path('/proc/self/statm').read_text().split()[1])
+        return pages * resource.getpagesize() / 1e6
+    except (OSError, IndexError, ValueError):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak * (1 if sys.platform == 'darwin' else 1024) / 1e6
+
+
 class Reporter:
     """Where a run's metrics go. Use as a context, so that the live table is closed whatever happens."""
 
@@ -59,11 +78,13 @@ class Reporter:
         self, workdir: str | os.PathLike, steps: int, start: int = 0, console: rich.console.Console | None = None
     ):
         workdir = pathlib.Path(workdir)
-        truncate(workdir / FILE, start)
-        self._file = (workdir / FILE).open('a')
+        for name in (FILE, TIMES):
+            truncate(workdir / name, start)
+        self._file, self._times = (workdir / FILE).open('a'), (workdir / TIMES).open('a')
         self._board = SummaryWriter(str(workdir / 'tensorboard'), purge_step=start + 1)
         self._steps, self._start = steps, start
         self._began: tuple[float, int] | None = None
+        self._waited, self._lap = 0.0, time.monotonic()
         self._latest: dict[str, float] = {}
         self._console = console or rich.console.Console(file=sys.stdout)
         self._live = rich.live.Live(console=self._console, refresh_per_second=2) if self._console.is_terminal else None
@@ -77,6 +98,7 @@ class Reporter:
         if self._live:
             self._live.stop()
         self._file.close()
+        self._times.close()
         self._board.close()
 
     def say(self, text: str) -> None:
@@ -92,6 +114,15 @@ class Reporter:
         elif step == self._began[1] + 3:
             self.say(f'{1000 * self._pace(step):.0f} ms a step: {self._left(step)} to go')
 
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Around the fetching of a batch."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._waited += time.monotonic() - began
+
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """Metrics of a step, to all three."""
         plain = {k: v if math.isfinite(v) else str(v) for k, v in metrics.items()}
@@ -100,9 +131,12 @@ class Reporter:
         for name, value in metrics.items():
             if math.isfinite(value):  # TensorBoard has nothing to show for the others
                 self._board.add_scalar(name, value, step)
-        pace = self._pace(step)
-        if pace:
-            self._board.add_scalar('steps_per_second', 1 / pace, step)
+        times = self._spent(step)
+        self._times.write(json.dumps({'step': step, **times}) + '\n')
+        self._times.flush()
+        for name, value in times.items():
+            self._board.add_scalar(name, value, step)
+        metrics = {**metrics, **times}
         self._latest.update(metrics)
         if self._live:
             self._live.update(self._table(step))
@@ -111,6 +145,14 @@ class Reporter:
                 f'{k} {v:.4g}' for k, v in metrics.items() if k not in ('skipped', 'skipped_in_a_row') or v
             )
             self.say(f'step {step}/{self._steps}  {values}  {self._left(step)} to go')
+
+    def _spent(self, step: int) -> dict[str, float]:
+        """The line of times.jsonl; the next one counts from here."""
+        now, pace = time.monotonic(), self._pace(step)
+        share = self._waited / max(now - self._lap, 1e-9)
+        self._waited, self._lap = 0.0, now
+        speed = {'steps_per_second': 1 / pace} if pace else {}
+        return {**speed, 'rss_mb': resident_mb(), 'data_wait': min(share, 1.0)}
 
     def _pace(self, step: int) -> float:
         """Seconds a step, since the first one."""

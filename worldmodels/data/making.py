@@ -1,0 +1,62 @@
+"""What all that makes datasets shares: files that appear whole, and when a dataset is already there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from typing import Any
+
+from worldmodels.data import episodes
+
+
+def is_complete(path: str, settings: dict[str, Any], made: str) -> bool:
+    """Whether the dataset that `settings` (JSON) ask for stands at `path`; its parts, in `path + '.parts'`, are then removed.
+
+    Raises ValueError where another one, finished or begun, stands there; `made` says how: 'collected'.
+    """
+    if os.path.exists(os.path.join(path, 'dataset_info.json')):
+        refuse_other(path, episodes.read_metadata(path).get('settings', {}), settings, made)
+        shutil.rmtree(path + '.parts', ignore_errors=True)
+        return True
+    if os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
+        raise ValueError(f'{path!r} holds something that is not a dataset: give a path that does not exist yet.')
+    begun = os.path.join(path + '.parts', 'settings.json')
+    if os.path.exists(begun):
+        with open(begun) as file:
+            refuse_other(path, json.load(file), settings, made)
+    return False
+
+
+def begin(path: str, settings: dict[str, Any]) -> str:
+    """Makes the folder of parts, with the settings in it, and returns its name."""
+    parts = path + '.parts'
+    os.makedirs(parts, exist_ok=True)
+    with whole(os.path.join(parts, 'settings.json')) as temporary, open(temporary, 'w') as file:
+        json.dump(settings, file)
+    return parts
+
+
+def refuse_other(path: str, found: dict, wanted: dict, made: str) -> None:
+    """Raises ValueError naming the settings that differ."""
+    wanted = json.loads(json.dumps(wanted))
+    keys = [key for key in {**wanted, **found} if wanted.get(key) != found.get(key)]
+    if keys:
+        differing = '; '.join(f'{key} is {found.get(key)} there, {wanted.get(key)} here' for key in keys)
+        raise ValueError(f'{path!r} was {made} otherwise ({differing}): give another path, or the same settings.')
+
+
+class whole:
+    """A file that appears at once: `with whole(name) as temporary` renames when the block ends well."""
+
+    def __init__(self, name: str):
+        self.name, self.temporary = name, name + '.tmp'
+
+    def __enter__(self) -> str:
+        return self.temporary
+
+    def __exit__(self, kind, value, trace) -> None:
+        if kind is None:
+            with open(self.temporary, 'rb') as file:
+                os.fsync(file.fileno())
+            os.rename(self.temporary, self.name)
