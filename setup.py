@@ -25,7 +25,12 @@ REQUIRES = [
 ]
 
 EXTRAS = {
-    'worlds': ['navix>=0.7.4,<0.8'],  # the next release, 4.0, is for Python 3.12 and later only
+    'worlds': [
+        'craftax>=1.6,<2',
+        'gymnax>=1.0,<2',
+        'navix>=0.7.4,<0.8',  # the next release, 4.0, is for Python 3.12 and later only
+        'xminigrid>=0.9,<1',
+    ],
     'data': ['av>=14,<17', 'minari[hdf5]>=0.5.3,<0.6'],  # videos; Minari's datasets, which lie in HDF5
     'gpu': ['jax[cuda12]>=0.10,<0.12'],
     'tpu': ['jax[tpu]>=0.10,<0.12'],

@@ -110,7 +110,7 @@ def test_a_missing_package_is_said_once_and_breaks_no_other_family(family):
 
 
 def test_an_unknown_family_is_refused():
-    with pytest.raises(ValueError, match="no family 'nowhere' of worlds: navix"):
+    with pytest.raises(ValueError, match=r"no family 'nowhere' of worlds: .*navix.* are known"):
         worlds.names('nowhere')
-    with pytest.raises(ValueError, match=r"There is no world 'qqqq/zzzz': give 'family/name'; families are navix"):
+    with pytest.raises(ValueError, match=r"There is no world 'qqqq/zzzz': give 'family/name'; families are .*navix"):
         worlds.make('qqqq/zzzz', 1)

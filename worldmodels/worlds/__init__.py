@@ -37,7 +37,7 @@ from worldmodels import rng
 from worldmodels.types import PyTree, Spec
 from worldmodels.worlds.options import Option, choose
 
-FAMILIES = {'navix': 'worldmodels.worlds.navix'}
+FAMILIES = {'gymnax': 'worldmodels.worlds.gymnax', 'navix': 'worldmodels.worlds.navix'}
 
 
 class World(Protocol):

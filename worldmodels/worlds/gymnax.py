@@ -1,0 +1,160 @@
+"""gymnax: MinAtar, bsuite, classic control and some more in JAX (Lange, 2022, github.com/RobertTLange/gymnax), 1.0.1.
+
+What 1.0 does, which is not what 0.0.9 did: `step_env(key, state, action, params)` takes one step, resets nothing, and
+its `done` is natural termination alone; whether time is out is `is_truncated(state, params)`. (`step` gives six values
+and resets by itself; it is not used here.) MinAtar's own time limit is 1,000 steps (Freeway 2,500), its actions are
+the few each game reacts to (`use_minimal_action_set`), and gymnax has no sticky actions.
+
+Pictures of zeros and ones (MinAtar, Catch, DeepSea, Pong, FourRooms with `use_visual_obs`) are a 'grid' of classes 2
+each; one integer (FrozenLake) is a grid of one cell; all else is a 'vector'. MemoryChain shows its context twice, in
+the opening and in the frame after it, as bsuite's does. MNISTBandit is left out: it downloads.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from worldmodels.types import ActionSpace, Modality, Spec
+from worldmodels.worlds.options import Option
+
+PACKAGES = {'gymnax': "pip install -e '.[worlds]'"}
+DOWNLOADS = ('MNISTBandit-bsuite',)
+BINARY = ('Catch-bsuite', 'DeepSea-bsuite', 'Pong-misc')  # and all of MinAtar
+BUTTONS = ('noop', 'left', 'up', 'right', 'down', 'fire')  # of MinAtar
+ACTIONS = {
+    'CartPole-v1': ('left', 'right'),
+    'Acrobot-v1': ('negative', 'none', 'positive'),
+    'MountainCar-v0': ('left', 'none', 'right'),
+    'Catch-bsuite': ('left', 'stay', 'right'),
+    'MemoryChain-bsuite': ('zero', 'one'),
+    'UmbrellaChain-bsuite': ('leave', 'take'),
+    'FourRooms-misc': ('up', 'right', 'down', 'left'),
+    'MetaMaze-misc': ('up', 'right', 'down', 'left'),
+    'Pong-misc': ('stay', 'up', 'down'),
+    'FrozenLake-misc': ('left', 'down', 'right', 'up'),
+}
+
+
+def names() -> list[str]:
+    """The environments gymnax has registered, by its own names, as 'Breakout-MinAtar'."""
+    from gymnax import registration
+
+    return sorted(set(registration.registered_envs) - set(DOWNLOADS))
+
+
+def options(name: str) -> dict[str, Option]:
+    """`max_steps`, and whatever number or switch gymnax's constructor and parameters of this environment have."""
+    import gymnax
+
+    env, params = gymnax.make(name)
+    known = {'max_steps': Option(None, minimum=1, kind=int, help='actions after which time is out; None: as in gymnax')}
+    for given in (_constructor(type(env)), _parameters(params)):
+        known.update({key: Option(value, help="gymnax's own") for key, value in given.items()})
+    return known
+
+
+def load(name: str, max_steps: int | None, **chosen) -> GymnaxWorld:
+    """One gymnax environment. Raises ValueError, naming them, for options that gymnax cannot build it with."""
+    import gymnax
+
+    env, params = gymnax.make(name)
+    build = {key: chosen[key] for key in _constructor(type(env))}
+    try:
+        env, params = gymnax.make(name, **build)
+        params = params.replace(**{key: value for key, value in chosen.items() if key not in build})
+        if max_steps is None and name == 'MemoryChain-bsuite':
+            # Its limit of 1,000 would come before the question of a longer chain.
+            max_steps = max(params.max_steps_in_episode, params.memory_length + 1)
+        if max_steps is not None:
+            params = params.replace(max_steps_in_episode=max_steps)
+        return GymnaxWorld(name, env, params)
+    except Exception as error:  # its constructors assert, or fail in some array
+        settings = ', '.join(f'{key}={value}' for key, value in chosen.items())
+        raise ValueError(f'gymnax cannot make {name} with {settings}: {error or type(error).__name__}.') from error
+
+
+class GymnaxWorld:
+    """One environment, no batch axis: `worlds.lift` adds it. Its state is gymnax's."""
+
+    def __init__(self, name: str, env, params):
+        from gymnax.environments import spaces
+
+        self.env, self.params = env, params
+        self.max_steps = int(params.max_steps_in_episode)
+        seen = env.observation_space(params)
+        shape = tuple(seen.shape)
+        if isinstance(seen, spaces.Discrete):
+            self.form = ('grid', Modality('grid', (1, 1, 1), (int(seen.n),)))
+        elif 'MinAtar' in name or name in BINARY or getattr(env, 'use_visual_obs', False):
+            shape = (*shape, 1) if len(shape) == 2 else shape
+            self.form = ('grid', Modality('grid', shape, (2,) * shape[-1]))
+        else:
+            self.form = ('vector', Modality('vector', (int(np.prod(shape)),)))
+        space = env.action_space(params)
+        self.action_shape = tuple(space.shape)
+        if isinstance(space, spaces.Discrete):
+            named = tuple(BUTTONS[i] for i in env.action_set) if 'MinAtar' in name else ACTIONS.get(name, ())
+            action = ActionSpace('discrete', int(space.n), named)
+        else:
+            low, high = float(np.min(space.low)), float(np.max(space.high))
+            action = ActionSpace('continuous', int(np.prod(self.action_shape)), (), low, high)
+        self.spec = Spec((self.form,), action)
+        # What is a Python number, or a bool, in gymnax's opening may be an array of another type after a step.
+        key = jax.random.key(0)
+        _, start = jax.eval_shape(self._reset, key)
+        _, after, *_ = jax.eval_shape(self._step, start, jnp.asarray(action.null()), key)
+        self.dtypes = jax.tree.map(lambda a, b: jnp.result_type(a.dtype, b.dtype), start, after)
+
+    def reset(self, key: jax.Array):
+        seen, state = self._reset(key)
+        return self._typed(state), self._observation(seen)
+
+    def step(self, state, action: jax.Array, key: jax.Array):
+        seen, state, reward, terminated = self._step(state, action, key)
+        is_terminal = jnp.asarray(terminated, bool)
+        is_last = is_terminal | self.env.is_truncated(state, self.params)
+        outcomes = {'reward': jnp.asarray(reward, jnp.float32), 'discount': 1.0 - is_terminal.astype(jnp.float32)}
+        return self._typed(state), self._observation(seen), outcomes, is_terminal, is_last
+
+    def truth(self, state) -> dict[str, jax.Array]:
+        """gymnax's state, field by field, and codes int32 (n,): the same in the bits of one array."""
+        fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+        flat = [jnp.ravel(x) for x in jax.tree.leaves(fields)]
+        bits = [jax.lax.bitcast_convert_type(x, jnp.int32) if x.dtype == jnp.float32 else x for x in flat]
+        return {**fields, 'codes': jnp.concatenate([x.astype(jnp.int32) for x in bits])}
+
+    def _reset(self, key: jax.Array):
+        return self.env.reset_env(key, self._arrays())
+
+    def _step(self, state, action: jax.Array, key: jax.Array):
+        action = jnp.reshape(action, self.action_shape)
+        return self.env.step_env(key, state, action, self._arrays())[:4]
+
+    def _arrays(self):
+        # gymnax gives its parameters to `lax.select`, which takes arrays only.
+        return jax.tree.map(jnp.asarray, self.params)
+
+    def _typed(self, state):
+        return jax.tree.map(lambda x, dtype: jnp.asarray(x, dtype), state, self.dtypes)
+
+    def _observation(self, seen: jax.Array) -> dict[str, jax.Array]:
+        name, modality = self.form
+        return {name: jnp.reshape(seen, modality.shape).astype(modality.dtype)}
+
+
+def _constructor(env: type) -> dict:
+    return {key: p.default for key, p in inspect.signature(env).parameters.items() if _is_simple(p.default)}
+
+
+def _parameters(params) -> dict:
+    values = {field.name: getattr(params, field.name) for field in dataclasses.fields(params)}
+    return {key: v for key, v in values.items() if key != 'max_steps_in_episode' and _is_simple(v)}
+
+
+def _is_simple(value) -> bool:
+    return isinstance(value, bool | int | float | str)
