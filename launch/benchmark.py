@@ -11,7 +11,6 @@ Data are random and already on the device. Machines differ, so compare shares of
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import pathlib
@@ -23,7 +22,8 @@ from absl import app, flags, logging
 from rich.console import Console
 from rich.table import Table
 
-from worldmodels.training import allocator
+from launch import command
+from worldmodels.training import allocator, experiment
 
 REPEATS = flags.DEFINE_integer('repeats', 10, 'Timed runs of each program; the median counts.', lower_bound=1)
 STREAM = flags.DEFINE_bool('stream', False, 'Also dream frame by frame at batch 1, to the host.')
@@ -39,7 +39,8 @@ SHOWN = 15
 
 def main(argv: list[str]) -> None:
     if len(argv) < 2:
-        raise app.UsageError('Name at least one workload, or an experiment such as experiments/doorkey.py:masked.')
+        raise app.UsageError('name at least one workload, or an experiment such as experiments/doorkey.py:masked')
+    chosen = {name: find(name) for name in argv[1:]}
     allocator.keep_freed_memory()
     from worldmodels.evaluation import benchmark  # after the flags are read: --help answers at once
 
@@ -49,14 +50,10 @@ def main(argv: list[str]) -> None:
         REPEATS.value, STREAM.value, DEADLINE.value, CURVE.value, PROFILE.value, WORKDIR.value
     )  # fmt: skip
     results: dict[str, dict] = {}
-    try:
-        chosen = {name: find(name) for name in argv[1:]}
-        for name, (config, measures) in chosen.items():
-            folder = name.replace('/', '_').replace(':', '_').replace('.py', '')
-            results[name], profiles = benchmark.measure(folder, config, measures, asked)
-            show(console, name, results[name], profiles)
-    except ValueError as error:
-        sys.exit(f'error: {error}')
+    for name, (config, measures) in chosen.items():
+        folder = name.replace('/', '_').replace(':', '_').replace('.py', '')
+        results[name], profiles = benchmark.measure(folder, config, measures, asked)
+        show(console, name, results[name], profiles)
     if JSON.value:
         report = {'machine': machine(), 'workloads': results}
         pathlib.Path(JSON.value).write_text(json.dumps(report, indent=2) + '\n')
@@ -67,8 +64,7 @@ def find(name: str) -> tuple[ml_collections.ConfigDict, tuple[str, ...]]:
 
     Raises ValueError when there is no such file or workload.
     """
-    path, _, arg = name.partition(':')
-    if not path.endswith('.py'):
+    if not name.partition(':')[0].endswith('.py'):
         from experiments import benchmarks
 
         workload = name.partition(',')[0]
@@ -76,14 +72,7 @@ def find(name: str) -> tuple[ml_collections.ConfigDict, tuple[str, ...]]:
             valid = ', '.join(benchmarks.MEASURES)
             raise ValueError(f"'{workload}' is no workload: expected one of {valid}, or an experiment FILE.py:ARGS.")
         return benchmarks.get_config(name), benchmarks.MEASURES[workload]
-    if not pathlib.Path(path).exists():
-        raise ValueError(
-            f"There is no experiment '{path}': give a file with get_config, such as experiments/doorkey.py."
-        )
-    spec = importlib.util.spec_from_file_location(pathlib.Path(path).stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config(arg)
+    config, _ = experiment.load(name)
     return config, BOTH[:1] if tuple(config.train.parts) == ('heart',) else BOTH
 
 
@@ -128,4 +117,4 @@ def show(console: Console, name: str, result: dict, profiles: dict) -> None:
 
 
 if __name__ == '__main__':
-    app.run(main)
+    command.run(main, 'measuring', takes_words=True)

@@ -22,8 +22,9 @@ import sys
 import time
 from importlib import metadata
 
-from absl import app, flags, logging
+from absl import flags, logging
 
+from launch import command
 from worldmodels.training import allocator
 
 _WORLD = flags.DEFINE_string('world', 'navix/DoorKey-8x8', 'family/name of the world.')
@@ -92,58 +93,54 @@ def main(argv):
     logging.set_verbosity(logging.WARNING)
     console = Console(file=sys.stdout, soft_wrap=True)
     path = os.path.abspath(os.path.expanduser(_PATH.value)).rstrip('/')
-    try:
-        checkpoint, trained, about = load(_CHECKPOINT.value) if _CHECKPOINT.value else (None, None, {})
-        settings = collect.Settings(
-            world=_WORLD.value,
-            view=_VIEW.value,
-            observation=_OBSERVATION.value,
-            policy=collect.parse_policy(_POLICY.value),
-            noise=_NOISE.value,
-            steps=_STEPS.value,
-            validation=_VALIDATION.value,
-            max_episode_steps=_MAX_EPISODE_STEPS.value,
-            lanes=_LANES.value,
-            seed=_SEED.value,
-            checkpoint=checkpoint,
+    checkpoint, trained, about = load(_CHECKPOINT.value) if _CHECKPOINT.value else (None, None, {})
+    settings = collect.Settings(
+        world=_WORLD.value,
+        view=_VIEW.value,
+        observation=_OBSERVATION.value,
+        policy=collect.parse_policy(_POLICY.value),
+        noise=_NOISE.value,
+        steps=_STEPS.value,
+        validation=_VALIDATION.value,
+        max_episode_steps=_MAX_EPISODE_STEPS.value,
+        lanes=_LANES.value,
+        seed=_SEED.value,
+        checkpoint=checkpoint,
+    )
+    if collect.is_complete(path, settings):
+        console.print(f'{path} is complete: nothing to do.')
+        return
+    spec = worlds.make(settings.world, 1, **settings.world_options()).spec
+    frames = settings.ticks * settings.lanes * settings.chunks
+    size = frames * episodes.frame_bytes(spec) / 1e6
+    console.print(
+        f'{settings.world}: {frames:,} frames to train on and {settings.validation} held-out episodes; '
+        f'{size:,.0f} MB of training frames before compression, as much in {path}.parts while it runs.'
+    )
+    start = time.time()
+    frames = TextColumn('{task.completed:,.0f} / {task.total} frames')
+    columns = (
+        TextColumn('{task.description}'),
+        BarColumn(),
+        frames,
+        TimeElapsedColumn(),
+        TextColumn('ETA'),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bar:
+        tasks = {stage: bar.add_task(stage, total=None) for stage in ('playing', 'writing')}
+        written = collect.collect(
+            path,
+            settings,
+            {**provenance(), **about},
+            lambda stage, done, total: bar.update(tasks[stage], completed=done, total=total),
+            trained,
         )
-        if collect.is_complete(path, settings):
-            console.print(f'{path} is complete: nothing to do.')
-            return
-        spec = worlds.make(settings.world, 1, **settings.world_options()).spec
-        frames = settings.ticks * settings.lanes * settings.chunks
-        size = frames * episodes.frame_bytes(spec) / 1e6
-        console.print(
-            f'{settings.world}: {frames:,} frames to train on and {settings.validation} held-out episodes; '
-            f'{size:,.0f} MB of training frames before compression, as much in {path}.parts while it runs.'
-        )
-        start = time.time()
-        frames = TextColumn('{task.completed:,.0f} / {task.total} frames')
-        columns = (
-            TextColumn('{task.description}'),
-            BarColumn(),
-            frames,
-            TimeElapsedColumn(),
-            TextColumn('ETA'),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=console) as bar:
-            tasks = {stage: bar.add_task(stage, total=None) for stage in ('playing', 'writing')}
-            written = collect.collect(
-                path,
-                settings,
-                {**provenance(), **about},
-                lambda stage, done, total: bar.update(tasks[stage], completed=done, total=total),
-                trained,
-            )
-            bar.update(tasks['writing'], total=sum(map(sum, written['lengths'].values())))
-    except ValueError as error:
-        console.print(str(error), style='red', markup=False)
-        sys.exit(1)
+        bar.update(tasks['writing'], total=sum(map(sum, written['lengths'].values())))
     for split, lengths in written['lengths'].items():
         console.print(f'{split}: {len(lengths):,} episodes, {sum(lengths):,} frames')
     console.print(f'{path} written in {time.time() - start:.0f} s.')
 
 
 if __name__ == '__main__':
-    app.run(main)
+    command.run(main, 'collecting')

@@ -14,7 +14,9 @@ import subprocess
 import sys
 import time
 
-from absl import app, flags
+from absl import flags
+
+from launch import command
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 EXPERIMENT = 'experiments/doorkey.py'
@@ -51,18 +53,17 @@ def stages(workdir: str, tiny: bool) -> list[tuple[str, list[str]]]:
 
 
 def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f'Unexpected arguments: {" ".join(argv[1:])}.')
+    del argv
     workdir = _WORKDIR.value.rstrip('/')
     began, laps = time.time(), []
     todo = stages(workdir, _TINY.value)
-    for i, (title, command) in enumerate(todo, 1):
+    for i, (title, stage) in enumerate(todo, 1):
         start = time.time()
-        print(f'\n[{i}/{len(todo)}] {title}\n$ python {shlex.join(command)}', flush=True)
-        done = subprocess.run([sys.executable, *command], cwd=ROOT, env=os.environ, check=False)
-        if done.returncode:
+        print(f'\n[{i}/{len(todo)}] {title}\n$ python {shlex.join(stage)}', flush=True)
+        status = _status_of([sys.executable, *stage])
+        if status:
             again = f'python launch/demo.py --workdir={workdir}'
-            sys.exit(f'error: stage {i} ended with exit code {done.returncode}; `{again}` goes on from here.')
+            raise ValueError(f'stage {i} ended with status {status}; `{again}` goes on from here.')
         laps.append((title, time.time() - start))
     print()
     for title, seconds in laps:
@@ -71,5 +72,15 @@ def main(argv: list[str]) -> None:
     print(f'\nThe report: {(ROOT / workdir / "report.html")}')
 
 
+def _status_of(stage: list[str]) -> int:
+    """Run one stage. Ctrl-C reaches it too, and it may have something to save before it ends."""
+    process = subprocess.Popen(stage, cwd=ROOT, env=os.environ)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.wait()
+        raise
+
+
 if __name__ == '__main__':
-    app.run(main)
+    command.run(main, 'running the demo')

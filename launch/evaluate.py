@@ -8,9 +8,10 @@ Writes WORKDIR/evaluation/report.html and report.json, prints a table, and ends 
 import shlex
 import sys
 
-from absl import app, flags, logging
+from absl import flags, logging
 from rich.console import Console
 
+from launch import command
 from worldmodels.training import allocator
 
 WORKDIR = flags.DEFINE_string('workdir', None, 'Workdir of the run to examine.', required=True)
@@ -24,28 +25,24 @@ SEEDS = flags.DEFINE_integer('seeds', None, 'Dreams of each start.')
 
 
 def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f'Unexpected arguments: {" ".join(argv[1:])}.')
+    del argv
     logging.set_verbosity(logging.WARNING)  # Orbax tells every read in a dozen lines
     allocator.keep_freed_memory()
     from worldmodels.evaluation import examine  # after the flags are read: --help answers at once
 
-    try:
-        plan = examine.prepare(
-            WORKDIR.value,
-            BASELINE.value,
-            data=DATA.value,
-            starts=STARTS.value,
-            context=CONTEXT.value,
-            horizon=HORIZON.value,
-            seeds=SEEDS.value,
-        )
-    except ValueError as error:
-        sys.exit(f'error: {error}')
+    plan = examine.prepare(
+        WORKDIR.value,
+        BASELINE.value,
+        data=DATA.value,
+        starts=STARTS.value,
+        context=CONTEXT.value,
+        horizon=HORIZON.value,
+        seeds=SEEDS.value,
+    )
     page, results = examine.run(plan, out=OUT.value, command=shlex.join(['python', *sys.argv]))
     Console().print(examine.table(results))
     print(page)
 
 
 if __name__ == '__main__':
-    app.run(main)
+    command.run(main, 'evaluating')

@@ -180,7 +180,7 @@ def test_command_killed_and_started_again(tmp_path):
         [*command, '--seed=1', f'--path={killed}'], env=environment, check=False, capture_output=True, text=True
     )
     assert refused.returncode == 1
-    assert 'seed is 0 there, 1 here' in refused.stdout
+    assert 'seed is 0 there, 1 here' in refused.stderr
     assert 'Traceback' not in refused.stderr
 
 
