@@ -30,6 +30,7 @@ import ml_collections
 
 from experiments.arguments import parse
 from worldmodels.build import complete
+from worldmodels.imports import FORM, is_path
 from worldmodels.sizes import dreamer
 from worldmodels.training.config import default_config
 
@@ -39,12 +40,12 @@ TRANSFORMER = {'width': 64, 'depth': 2, 'heads': 4, 'hidden': 192, 'neighbours':
 def get_config(arg: str = '') -> ml_collections.ConfigDict:
     """Variants: tokenizer, masked (on the tokenizer's tokens), recurrent (DreamerV3's world model, trained jointly).
 
-    Options: memory (of the masked variant: window, recurrent or none), size (of the recurrent one), observation (rgb or
-    symbolic, as the data are), tiny (a few steps of the same road).
+    Options: memory and transition (of the masked variant: window, recurrent or none; masked; or one of your own,
+    package.module:Name), size (of the recurrent one), observation (rgb or symbolic, as the data are), tiny (a few steps of
+    the same road).
     """
-    variant, options = parse(
-        arg, ('tokenizer', 'masked', 'recurrent'), memory='window', size='1m', observation='rgb', tiny=False
-    )
+    options = {'memory': 'window', 'transition': 'masked', 'size': '1m', 'observation': 'rgb', 'tiny': False}
+    variant, options = parse(arg, ('tokenizer', 'masked', 'recurrent'), **options)
     config = default_config()
     config.world = {'name': 'navix/DoorKey-Random-8x8', 'view': 'full', 'observation': options['observation']}
     config.data.path = 'runs/doorkey/data'
@@ -65,8 +66,7 @@ def _masked(config: ml_collections.ConfigDict, variant: str, options: dict) -> N
         'recurrent': {'kind': 'recurrent', 'deter': 512, 'hidden': 128},
         'none': {'kind': 'none'},
     }
-    if options['memory'] not in memories:
-        raise ValueError(f"memory '{options['memory']}' is not one of {', '.join(memories)}.")
+    transitions = {'masked': {'kind': 'masked', 'steps': 4, 'temperature': 0.5, **TRANSFORMER}}
     config.model = complete(
         {
             'heart': {
@@ -81,8 +81,8 @@ def _masked(config: ml_collections.ConfigDict, variant: str, options: dict) -> N
                 'hide': 0.1,
             },
             'filter': {'reads': 'frame'},
-            'transition': {'kind': 'masked', 'steps': 4, 'temperature': 0.5, **TRANSFORMER},
-            'memory': memories[options['memory']],
+            'transition': _chosen('transition', transitions, options),
+            'memory': _chosen('memory', memories, options),
             'outcome': {'reads': 'departure', 'units': 64},
             'context_to': ('transition', 'outcome'),
         }
@@ -107,6 +107,16 @@ def _masked(config: ml_collections.ConfigDict, variant: str, options: dict) -> N
                 'init_from': {'path': 'runs/doorkey/tokenizer', 'parts': ('heart',)},
             }
         )
+
+
+def _chosen(part: str, known: dict, options: dict) -> dict:
+    """The fields of a part by its option: those known here, or the defaults of one's own part."""
+    name = options[part]
+    if is_path(name):
+        return {'kind': name}
+    if name not in known:
+        raise ValueError(f"{part} '{name}' is not one of {', '.join(known)}, nor of the form {FORM}.")
+    return known[name]
 
 
 def _recurrent(config: ml_collections.ConfigDict, options: dict) -> None:

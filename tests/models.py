@@ -32,7 +32,7 @@ OUTCOME_READS = ('departure', 'arrival')
 READERS = ('transition', 'outcome', 'decoder')
 CONTEXTS = tuple(c for n in range(4) for c in itertools.combinations(READERS, n))
 
-AXES = (tuple(HEARTS), tuple(TRANSITIONS), tuple(MEMORIES), READS, CONTEXTS, OUTCOME_READS)
+AXES = (HEARTS, TRANSITIONS, MEMORIES, READS, CONTEXTS, OUTCOME_READS)
 
 
 def config(heart, transition, memory, reads, context_to, outcome_reads) -> dict:

@@ -1,0 +1,150 @@
+"""The how-tos, run: the files and commands of each document, as they stand in it, in an empty folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import ml_collections
+import numpy as np
+import pytest
+from models import SPEC, config
+
+from worldmodels import imports
+from worldmodels.build import build_model, complete
+from worldmodels.evaluation.examine import Trained
+
+ROOT = pathlib.Path(__file__).parent.parent
+DOCUMENTS = sorted((ROOT / 'docs' / 'howto').glob('*.md'))
+LINKED = ('launch', 'experiments', 'tests')
+SLOW = 600
+
+
+def files_of(document: str) -> dict[str, str]:
+    """What a document tells to write, by name: a python block after a line that ends with the name and a colon."""
+    text = (ROOT / 'docs' / 'howto' / document).read_text()
+    return dict(re.findall(r'`([\w/]+\.py)`:\n\n```python\n(.*?)```', text, re.DOTALL))
+
+
+def commands_of(document: str) -> list[str]:
+    """The commands of a document, each one line of the shell."""
+    text = (ROOT / 'docs' / 'howto' / document).read_text()
+    script = ''.join(re.findall(r'```sh\n(.*?)```', text, re.DOTALL))
+    return [line for line in re.sub(r'\\\n\s*', '', script).splitlines() if line.strip()]
+
+
+def folder(path: pathlib.Path) -> pathlib.Path:
+    """A folder in which commands run as they do in the repository, and in which nothing else lies."""
+    for name in LINKED:
+        (path / name).symlink_to(ROOT / name)
+    return path
+
+
+def shell(command: str, here: pathlib.Path) -> str:
+    """What a command prints. It must succeed."""
+    path = f'{pathlib.Path(sys.executable).parent}:{os.environ["PATH"]}'
+    env = {**os.environ, 'PATH': path, 'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu'}
+    done = subprocess.run(
+        command, shell=True, cwd=here, env=env, capture_output=True, text=True, timeout=SLOW, check=False
+    )
+    assert done.returncode == 0, f'{command}\n{done.stdout}\n{done.stderr}'
+    return done.stdout
+
+
+def follow(document: str, here: pathlib.Path) -> list[str]:
+    """Does what a document says; gives what its commands print."""
+    for name, text in files_of(document).items():
+        (here / name).write_text(text)
+    return [shell(command, here) for command in commands_of(document)]
+
+
+@pytest.fixture(scope='module')
+def readme(tmp_path_factory):
+    """A folder after the README's first two commands, at a tiny size."""
+    here = folder(tmp_path_factory.mktemp('readme'))
+    shell(
+        'python launch/collect.py --world=navix/DoorKey-Random-8x8 --path=runs/doorkey/data --steps=1000 '
+        '--validation=20 --lanes=16',
+        here,
+    )
+    shell(
+        'python launch/train.py --config=experiments/doorkey.py:tokenizer,tiny --workdir=runs/doorkey/tokenizer', here
+    )
+    return here
+
+
+@pytest.fixture
+def written(request, tmp_path, monkeypatch):
+    """The files of a document, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, 'path', list(sys.path))
+    files = files_of(request.param)
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    yield files
+    for name in files:
+        sys.modules.pop(name.removesuffix('.py'), None)
+
+
+@pytest.mark.parametrize('document', DOCUMENTS, ids=lambda p: p.stem)
+def test_a_howto_is_under_a_page_and_its_code_under_forty_lines(document):
+    assert len(document.read_text().splitlines()) <= 90
+    files = files_of(document.name)
+    assert files, 'a how-to has code'
+    assert commands_of(document.name), 'and commands'
+    for name, text in files.items():
+        lines = [line for line in text.splitlines() if line.strip()]
+        assert len(lines) < 40, f'{name} has {len(lines)} lines'
+    assert document.read_text().count('```python') == len(files), 'all of the code is run'
+
+
+@pytest.mark.parametrize(
+    ('written', 'part', 'kind', 'fields'),
+    [
+        ('memory.md', 'memory', 'my_memory:Fading', {'width': 64, 'rates': (0.5, 0.9, 0.98)}),
+        ('transition.md', 'transition', 'my_transition:Copying', {'width': 64, 'layers': 2}),
+    ],
+    indirect=['written'],
+)
+def test_the_part_of_a_howto_is_built_and_its_fields_can_be_set(written, part, kind, fields):
+    choice = config('tokens', 'masked', 'recurrent', 'frame', ('transition', 'outcome'), 'departure')
+    whole = complete({**choice, part: {'kind': kind}})
+    assert whole[part] == {'kind': kind, **fields}
+    locked = ml_collections.ConfigDict({'model': whole})
+    locked.update_from_flattened_dict({f'model.{part}.width': 8})
+    m = build_model(locked.model.to_dict(), SPEC, 'float32')
+    assert getattr(m, part).width == 8
+    assert isinstance(getattr(m, part), imports.load(kind, 'kind'))
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group('howto-parts')
+@pytest.mark.parametrize(
+    ('document', 'part', 'kind', 'run', 'changed'),
+    [
+        ('memory.md', 'memory', 'my_memory:Fading', 'fading', {'width': 32}),
+        ('transition.md', 'transition', 'my_transition:Copying', 'copying', {'layers': 1}),
+    ],
+)
+def test_a_part_is_held_to_the_contract_trained_and_judged(readme, monkeypatch, document, part, kind, run, changed):
+    printed = follow(document, readme)
+    assert re.search(r'[1-9]\d* passed', printed[0]), printed[0]
+    assert 'failed' not in printed[0]
+    workdir = readme / 'runs' / run
+    kept = json.loads((workdir / 'config.json').read_text())['model'][part]
+    assert kept == {**kept, 'kind': kind, **changed}
+    losses = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+    assert all(np.isfinite(row['loss']) for row in losses)
+    assert losses[-1]['step'] == 20
+    report = json.loads((workdir / 'evaluation' / 'report.json').read_text())
+    assert report['worlds'][0]['role'] == 'model'
+    # Elsewhere, where its code is not, the run is refused: a checkpoint brings none along.
+    (readme / 'elsewhere').mkdir(exist_ok=True)
+    monkeypatch.chdir(readme / 'elsewhere')
+    monkeypatch.setattr(sys, 'path', list(sys.path))
+    with pytest.raises(ValueError, match=f"no module '{kind.partition(':')[0]}' is installed"):
+        Trained.load(str(workdir))
