@@ -3,10 +3,11 @@
     WORKDIR/config.json        the experiment's fields, written before step 0
     WORKDIR/spec.json          the world's observation, actions and outcomes
     WORKDIR/fingerprint.json   what a run must share with the one in the workdir to go on with it
-    WORKDIR/checkpoints/STEP   Orbax: variables, training, data, metadata
+    WORKDIR/checkpoints/STEP   Orbax: variables, training, data, metadata, and the digest of each of their files
 
 Arrays are stored by path with no device axis; the carried belief is (B, ...). Orbax refuses arrays without elements, so
-these are left out and made anew when restoring.
+these are left out and made anew when restoring. The files' digests are compared before anything is read: Orbax itself
+does not notice a byte that changed inside an array.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from worldmodels.training import config as config_lib
+from worldmodels.training import integrity
 from worldmodels.training.parallel import Devices
 from worldmodels.training.state import TrainState
 from worldmodels.types import PyTree, Spec
@@ -48,6 +50,7 @@ class Checkpoints:
                 'training': ocp.StandardCheckpointHandler(),
                 'data': ocp.JsonCheckpointHandler(),
                 'metadata': ocp.JsonCheckpointHandler(),
+                integrity.ITEM: integrity.Digests(),  # last: it digests what the others have written
             },
             options=ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True),
         )
@@ -70,6 +73,7 @@ class Checkpoints:
                 training=ocp.args.StandardSave(_nested(training)),
                 data=ocp.args.JsonSave({'position': _encode(position)}),
                 metadata=ocp.args.JsonSave(metadata),
+                **{integrity.ITEM: integrity.Save()},
             ),
         )
 
@@ -83,6 +87,7 @@ class Checkpoints:
         Raises:
           ValueError: the checkpoint cannot be read, or does not hold what `like` needs.
         """
+        self._guarded(step, lambda: integrity.verify(self.folder / str(step)))
         variables, training = _parts(like.replace(constants={}))
         stored = _flat_shapes(self._metadata(step, 'variables'))
         variables.update({k: v for k, v in stored.items() if k.startswith('constants.')})
@@ -97,6 +102,7 @@ class Checkpoints:
 
     def read_variables(self, step: int) -> dict[str, dict]:
         """{'params', 'constants', 'slow_params'} of a step as nested dicts, empty where there is nothing."""
+        self._guarded(step, lambda: integrity.verify(self.folder / str(step)))
         shapes = _flat_shapes(self._metadata(step, 'variables'))
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         arrays = self._read(step, 'variables', shapes, dict.fromkeys(shapes, here))
@@ -129,7 +135,7 @@ class Checkpoints:
             others = [s for s in self._manager.all_steps() if s != step]
             hint = f'go on from step {max(others)}' if others else 'start anew'
             raise ValueError(
-                f'The checkpoint {self.folder / str(step)} is damaged: delete that folder to {hint}. ({reason})'
+                f'The checkpoint {self.folder / str(step)} is damaged: delete that folder to {hint} ({reason}).'
             ) from error
 
 
