@@ -1,13 +1,19 @@
-"""A policy meets a world: the loop π, then the world's step, as one compiled scan that emits RLDS records."""
+"""A policy meets a world: the loop π, then the world's step, emitting RLDS records.
+
+One compiled scan (`interact`) where the world is a function, one Python loop around the compiled policy (`play`) where
+it lives outside JAX. Both give the same records.
+"""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from worldmodels import rng
 from worldmodels.types import Array, PyTree, select
@@ -120,3 +126,94 @@ def _opening(world: Any, pool: PyTree, keys_B: jax.Array) -> tuple[PyTree, Momen
         truth=start['truth'],
     )
     return start['state'], moment
+
+
+class WorldRaised(Exception):
+    """What a world outside JAX raised, and when. `error` is what it was, `tick` the step (-1: the reset)."""
+
+    def __init__(self, error: Exception, tick: int):
+        super().__init__(f'{type(error).__name__}: {error}')
+        self.error, self.tick = error, tick
+
+
+def play(
+    world: Any,
+    policy: Any,
+    params: PyTree,
+    key: jax.Array,
+    steps: int,
+    playing: Playing | None = None,
+    advance: Callable[[int], None] = lambda steps: None,
+) -> tuple[Playing, dict[str, Any]]:
+    """`interact` with a world outside JAX (`worlds.host`): the same policies, compiled once, and the same records, in numpy.
+
+    A lane that has ended begins anew inside the world, so there is no pool; `Playing.state` is empty, as the world keeps
+    its own. `advance(1)` is called after every tick.
+
+    Raises WorldRaised where the world raises.
+    """
+    act_key, world_key, start_key = rng.split(key, 3)
+    if playing is None:
+        observation = _ask(world.reset, -1, jax.random.fold_in(start_key, 1))
+        policy_state = jax.tree.map(np.asarray, policy.initial(world.batch))
+        playing = Playing((), _host_opening(world, observation), policy_state, np.int32(0))
+    moment, policy_state, first = playing.moment, playing.policy_state, int(playing.tick)
+    null_B, kept = _host_opening(world, moment.observation), None
+    for i in range(steps):
+        t = np.int32(first + i)
+        action, policy_state, extras, step_key = _act(policy, params, moment, policy_state, act_key, world_key, t)
+        action = np.asarray(action)
+        observation, outcomes, is_terminal_B, is_last_B = _ask(world.step, first + i, action, step_key)
+        record = {
+            'observation': moment.observation,
+            'action': _where(moment.is_last, np.zeros_like(action), action),
+            **{name: np.where(moment.is_last, np.float32(0), value) for name, value in outcomes.items()},
+            'is_first': moment.is_first,
+            'is_last': moment.is_last,
+            'is_terminal': moment.is_terminal,
+            'extras': extras,
+        }
+        if kept is None:
+            # Lanes first: who keeps episodes reads them lane by lane.
+            kept = jax.tree.map(lambda x: np.empty((world.batch, steps, *x.shape[1:]), x.dtype), record)
+        jax.tree.map(lambda all_BT, x_B, i=i: all_BT.__setitem__((slice(None), i), x_B), kept, record)
+        over_B = moment.is_last
+        moment = Moment(
+            observation,
+            _where(over_B, null_B.action, action),
+            {name: np.where(over_B, null_B.outcomes[name], value) for name, value in outcomes.items()},
+            over_B,
+            is_last_B,
+            is_terminal_B,
+            world.truth(),
+        )
+        advance(1)
+    playing = Playing((), moment, policy_state, np.int32(first + steps))
+    return playing, jax.tree.map(lambda x_BT: np.swapaxes(x_BT, 0, 1), kept)
+
+
+@functools.partial(jax.jit, static_argnames=('policy',))
+def _act(policy, params, moment, policy_state, act_key, world_key, t):
+    batch = moment.is_first.shape[0]
+    policy_state = select(moment.is_first, policy.initial(batch), policy_state)
+    keys_B = rng.per_example(act_key, t, jnp.arange(batch))
+    action, policy_state, extras = policy(params, moment, policy_state, keys_B)
+    return action, policy_state, extras, jax.random.fold_in(world_key, t)
+
+
+def _ask(method: Callable, tick: int, *args) -> Any:
+    try:
+        return method(*args)
+    except Exception as error:
+        raise WorldRaised(error, tick) from error
+
+
+def _host_opening(world: Any, observation: dict[str, np.ndarray]) -> Moment:
+    true_B, false_B = np.ones((world.batch,), bool), np.zeros((world.batch,), bool)
+    outcomes = {name: np.full((world.batch,), name == 'discount', np.float32) for name in world.spec.outcomes}
+    action = world.spec.action.null((world.batch,))
+    return Moment(observation, action, outcomes, true_B, false_B, false_B, world.truth())
+
+
+def _where(mask_B: np.ndarray, new: np.ndarray, old: np.ndarray) -> np.ndarray:
+    return np.where(mask_B.reshape(mask_B.shape + (1,) * (old.ndim - 1)), new, old)

@@ -18,6 +18,7 @@ One file per family; `make` knows them by the part of the name before the slash.
     names()                  -> its worlds, without the family
     options(name)            -> what can be set about one, as {name: worldmodels.worlds.options.Option}
     load(name, **options)    -> the world for one, to be lifted; it is given every option, already checked
+    load_batch(name, batch, **options)    in its place: a batched world, as those outside JAX are (`worlds.host`)
 
 and imports its packages inside functions, so that a family whose package is missing is in nobody's way.
 """
@@ -37,7 +38,11 @@ from worldmodels import rng
 from worldmodels.types import PyTree, Spec
 from worldmodels.worlds.options import Option, choose
 
-FAMILIES = {'gymnax': 'worldmodels.worlds.gymnax', 'navix': 'worldmodels.worlds.navix'}
+FAMILIES = {
+    'atari': 'worldmodels.worlds.atari',
+    'gymnax': 'worldmodels.worlds.gymnax',
+    'navix': 'worldmodels.worlds.navix',
+}
 
 
 class World(Protocol):
@@ -108,15 +113,22 @@ def options(name: str) -> dict[str, Option]:
     return _module(family).options(rest)
 
 
-def make(name: str, batch: int, **given) -> Lifted:
-    """The world called 'family/name', `batch` copies at once. `options(name)` says what may be given.
+def chosen(name: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Every option of the world 'family/name', as given, else its default. Raises ValueError as `make` does."""
+    return choose(name, options(name), given)
 
-    Raises ValueError for a name, an option or a value that is not known, with the nearest known one, and for a family
-    whose package is missing, with how to install it.
+
+def make(name: str, batch: int, **given) -> Any:
+    """The world called 'family/name', `batch` copies at once: a `World`, or a `worlds.host.Host`.
+
+    `options(name)` says what may be given. Raises ValueError for a name, an option or a value that is not known, with the
+    nearest known one, and for a family whose package is missing, with how to install it.
     """
+    complete = chosen(name, given)
     family, rest = _known(name)
-    chosen = choose(name, _module(family).options(rest), given)
-    return _made(family, rest, batch, tuple(sorted(chosen.items())))
+    if hasattr(_module(family), 'load_batch'):  # it has a state of its own: nobody else may hold the same one
+        return _module(family).load_batch(rest, batch, **complete)
+    return _made(family, rest, batch, tuple(sorted(complete.items())))
 
 
 @functools.lru_cache(maxsize=8)
