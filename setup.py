@@ -26,7 +26,10 @@ REQUIRES = [
 
 EXTRAS = {
     'worlds': [
+        'ale-py>=0.11,<0.13',
         'craftax>=1.6,<2',
+        'crafter>=1.8,<2',
+        'gymnasium>=1.1,<2',
         'gymnax>=1.0,<2',
         'navix>=0.7.4,<0.8',  # the next release, 4.0, is for Python 3.12 and later only
         'xminigrid>=0.9,<1',

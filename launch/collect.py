@@ -1,7 +1,8 @@
 """Plays a world and writes a dataset of episodes.
 
-    python launch/collect.py --world=navix/DoorKey-8x8 \\
+    python launch/collect.py --world=navix/DoorKey-8x8 --option view=partial \\
         --policy=random:0.5,scripted:0.5 --steps=40000 --path=data/doorkey
+    python launch/collect.py --world=atari/Breakout --option sticky=0.25 --path=data/breakout
 
 Killed at any time, the same command goes on; finished, it says so.
 
@@ -28,12 +29,16 @@ from launch import command
 from worldmodels.training import allocator
 
 _WORLD = flags.DEFINE_string('world', 'navix/DoorKey-8x8', 'family/name of the world.')
-_VIEW = flags.DEFINE_enum('view', 'full', ['full', 'partial'], 'What is seen of it.')
-_OBSERVATION = flags.DEFINE_enum('observation', 'rgb', ['rgb', 'symbolic'], 'In what form.')
+_OPTION = flags.DEFINE_multi_string(
+    'option',
+    [],
+    'name=value, of the world, as in max_steps=200; repeatable. A name it does not have is told what it has.',
+)
 _POLICY = flags.DEFINE_string(
     'policy',
-    'random:0.5,scripted:0.5',
-    'kind:weight,...; kinds random, sticky, scripted, checkpoint; weights are shares of frames.',
+    None,
+    'kind:weight,...; kinds random, sticky, scripted, checkpoint; weights are shares of frames. Default: random:0.5 and '
+    'scripted:0.5, or sticky:0.5 in worlds that the script cannot play.',
 )
 _NOISE = flags.DEFINE_float('noise', 0.4, 'Probability that the scripted policy acts at random.')
 _CHECKPOINT = flags.DEFINE_string(
@@ -44,22 +49,39 @@ _PLAN_CANDIDATES = flags.DEFINE_integer(
     'plan_candidates', 64, 'Futures that it dreams before every action, in each of its lanes and all at once.'
 )
 _STEPS = flags.DEFINE_integer('steps', 40_000, 'Frames of the train split, rounded up to whole chunks.')
-_VALIDATION = flags.DEFINE_integer('validation', 400, 'Episodes of the validation split, from openings never in train.')
-_MAX_EPISODE_STEPS = flags.DEFINE_integer('max_episode_steps', 128, 'Actions after which an episode is cut.')
-_LANES = flags.DEFINE_integer('lanes', 64, 'Worlds played side by side.')
+_VALIDATION = flags.DEFINE_integer(
+    'validation', None, 'Episodes of the validation split. Default: 400, outside JAX 40.', lower_bound=0
+)
+_SPLIT = flags.DEFINE_string(
+    'split',
+    'auto',
+    'What validation holds out: openings (which never begin a training episode), episodes (played with other random '
+    'numbers), or auto: openings where there are enough different ones.',
+)
+_LANES = flags.DEFINE_integer('lanes', None, 'Worlds played side by side. Default: 64, outside JAX 8.')
 _SEED = flags.DEFINE_integer('seed', 0, 'Everything drawn depends on it.')
 _PATH = flags.DEFINE_string('path', None, 'Folder of the dataset.', required=True)
+
+PLAYED = ('navix', 'gymnax', 'gymnasium', 'ale-py', 'crafter')
+"""Packages that worlds are made of."""
 
 
 def provenance() -> dict:
     """Versions and the git commit, kept with the data."""
-    packages = ('jax', 'numpy', 'navix', 'tensorflow-datasets', 'array_record')
+    packages = ('jax', 'numpy', 'tensorflow-datasets', 'array_record', *PLAYED)
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     commit = subprocess.run(['git', 'rev-parse', 'HEAD'], cwd=root, capture_output=True, text=True, check=False)
     return {
-        'versions': {package: metadata.version(package) for package in packages},
+        'versions': {name: version for name in packages if (version := _version(name))},
         'git_commit': commit.stdout.strip() or 'unknown',
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def load(workdir: str) -> tuple:
@@ -89,28 +111,33 @@ def main(argv):
     allocator.keep_freed_memory()
     from worldmodels import worlds
     from worldmodels.data import collect, episodes
+    from worldmodels.worlds.host import Host
+    from worldmodels.worlds.options import parse
 
     logging.set_verbosity(logging.WARNING)
     console = Console(file=sys.stdout, soft_wrap=True)
     path = os.path.abspath(os.path.expanduser(_PATH.value)).rstrip('/')
+    options = worlds.chosen(_WORLD.value, parse(_OPTION.value))
+    world = worlds.make(_WORLD.value, 1, **options)
+    spec, outside = world.spec, isinstance(world, Host)
+    if outside:
+        world.close()
     checkpoint, trained, about = load(_CHECKPOINT.value) if _CHECKPOINT.value else (None, None, {})
     settings = collect.Settings(
         world=_WORLD.value,
-        view=_VIEW.value,
-        observation=_OBSERVATION.value,
-        policy=collect.parse_policy(_POLICY.value),
+        options=tuple(options.items()),
+        policy=collect.parse_policy(_POLICY.value or collect.usual_policy(spec)),
         noise=_NOISE.value,
         steps=_STEPS.value,
-        validation=_VALIDATION.value,
-        max_episode_steps=_MAX_EPISODE_STEPS.value,
-        lanes=_LANES.value,
+        validation=(40 if outside else 400) if _VALIDATION.value is None else _VALIDATION.value,
+        lanes=(8 if outside else 64) if _LANES.value is None else _LANES.value,
         seed=_SEED.value,
+        split=_SPLIT.value,
         checkpoint=checkpoint,
     )
     if collect.is_complete(path, settings):
         console.print(f'{path} is complete: nothing to do.')
         return
-    spec = worlds.make(settings.world, 1, **settings.world_options()).spec
     frames = settings.ticks * settings.lanes * settings.chunks
     size = frames * episodes.frame_bytes(spec) / 1e6
     console.print(
@@ -135,6 +162,7 @@ def main(argv):
             {**provenance(), **about},
             lambda stage, done, total: bar.update(tasks[stage], completed=done, total=total),
             trained,
+            say=bar.console.print,
         )
         bar.update(tasks['writing'], total=sum(map(sum, written['lengths'].values())))
     for split, lengths in written['lengths'].items():

@@ -14,13 +14,11 @@ from worldmodels.data import collect, episodes, pipeline
 
 SETTINGS = collect.Settings(
     world='navix/Empty-Random-5x5',
-    view='full',
-    observation='rgb',
+    options=(('max_steps', 20),),
     policy=(('random', 0.5), ('scripted', 0.25), ('sticky', 0.25)),
     noise=0.2,
     steps=1900,
     validation=12,
-    max_episode_steps=20,
     lanes=4,
     seed=3,
 )
@@ -45,7 +43,11 @@ def read(path, split):
 def test_what_was_asked_for(whole):
     metadata = episodes.read_metadata(whole)
     assert metadata['git_commit'] == 'none'
-    assert metadata['settings'] == {**dataclasses.asdict(SETTINGS), 'policy': [list(pair) for pair in SETTINGS.policy]}
+    pairs = {name: [list(pair) for pair in getattr(SETTINGS, name)] for name in ('policy', 'options')}
+    assert metadata['settings'] == {**dataclasses.asdict(SETTINGS), **pairs}
+    assert pairs['options'] == [['max_steps', 20], ['observation', 'rgb'], ['view', 'full']], 'defaults are filled in'
+    assert metadata['split']['by'] == 'openings'
+    assert metadata['split']['openings'] >= 36
     assert len(metadata['lengths']['validation']) == 12
     # Two chunks of 238 ticks; episodes of a single frame, cut by a chunk's end, are left out.
     assert (SETTINGS.chunks, SETTINGS.ticks) == (2, 238)
@@ -123,6 +125,8 @@ def test_complete_is_complete_and_others_are_refused(whole, tmp_path):
         ({'steps': 0}, 'steps=0'),
         ({'noise': 1.5}, 'probability'),
         ({'validation': -1}, 'held-out'),
+        ({'split': 'halves'}, 'openings'),
+        ({'options': (('veiw', 'full'),)}, "did you mean 'view'"),
     ],
 )
 def test_settings_are_checked(change, sentence):
@@ -141,17 +145,27 @@ def test_policies_from_text():
             collect.parse_policy(text)
 
 
-def test_a_world_with_one_opening_has_none_to_hold_out(tmp_path):
-    settings = dataclasses.replace(SETTINGS, world='navix/Empty-5x5', policy=(('random', 1.0),))
-    with pytest.raises(ValueError, match='--validation=0'):
-        collect.collect(str(tmp_path / 'data'), settings, {})
+def test_a_world_with_one_opening_holds_out_episodes(tmp_path):
+    settings = dataclasses.replace(
+        SETTINGS, world='navix/Empty-5x5', policy=(('random', 1.0),), steps=600, validation=3
+    )
+    path, said = str(tmp_path / 'data'), []
+    metadata = collect.collect(path, settings, {}, say=said.append)
+    assert metadata['split'] == {'by': 'episodes', 'openings': 1, 'why': said[0]}
+    assert 'whole episodes are held out' in said[0]
+    train, validation = ([e['action'].tobytes() for e in read(path, s)] for s in episodes.SPLITS)
+    assert len(validation) == 3
+    assert not set(train) & set(validation)
+    by_openings = dataclasses.replace(settings, split='openings')
+    with pytest.raises(ValueError, match=r'too few different openings .* set --split=episodes'):
+        collect.collect(str(tmp_path / 'other'), by_openings, {})
 
 
 def test_command_killed_and_started_again(tmp_path):
     root = Path(__file__).parent.parent
     command = [
         sys.executable, str(root / 'launch' / 'collect.py'), '--world=navix/Empty-Random-5x5', '--policy=random',
-        '--observation=symbolic', '--lanes=4', '--steps=4000', '--max_episode_steps=10', '--validation=8',
+        '--option=observation=symbolic', '--option', 'max_steps=10', '--lanes=4', '--steps=4000', '--validation=8',
     ]  # fmt: skip
     environment = {**os.environ, 'JAX_PLATFORMS': 'cpu'}
 

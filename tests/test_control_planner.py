@@ -218,13 +218,11 @@ def test_it_plans_in_a_dream_as_from_its_belief():
 
 SETTINGS = collect.Settings(
     world='navix/Empty-Random-5x5',
-    view='full',
-    observation='rgb',
+    options=(('max_steps', 8),),
     policy=(('checkpoint', 0.5), ('random', 0.5)),
     noise=0.0,
     steps=40,
     validation=2,
-    max_episode_steps=8,
     lanes=2,
     seed=0,
     checkpoint=collect.Checkpoint('experiment', 3, 'weights', horizon=2, candidates=2),
@@ -243,7 +241,7 @@ def config():
 def workdir(tmp_path_factory):
     """A model of Empty-Random-5x5, as training would leave it."""
     path = tmp_path_factory.mktemp('run') / 'tiny'
-    spec = worlds.make(SETTINGS.world, 1, **SETTINGS.world_options()).spec
+    spec = SETTINGS.make(1).spec
     c = config()
     variables = some_variables(build_model(c.model.to_dict(), spec, 'float32'))
     checkpoint.write_config(path, c, spec, configs.fingerprint(c, spec.to_json(), 'none'))
@@ -260,7 +258,7 @@ def test_the_command_plays_a_checkpoint(workdir, tmp_path):
     command = [
         sys.executable, str(script), f'--path={tmp_path / "data"}', f'--checkpoint={workdir}', '--plan_horizon=2',
         '--plan_candidates=2', '--policy=checkpoint:0.5,random:0.5', '--world=navix/Empty-Random-5x5', '--lanes=2',
-        '--steps=40', '--max_episode_steps=8', '--validation=2',
+        '--steps=40', '--option=max_steps=8', '--validation=2',
     ]  # fmt: skip
     environment = {**os.environ, 'JAX_PLATFORMS': 'cpu'}
     done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)

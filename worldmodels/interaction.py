@@ -155,7 +155,7 @@ def play(
     act_key, world_key, start_key = rng.split(key, 3)
     if playing is None:
         observation = _ask(world.reset, -1, jax.random.fold_in(start_key, 1))
-        policy_state = jax.tree.map(np.asarray, policy.initial(world.batch))
+        policy_state = jax.tree.map(jnp.asarray, policy.initial(world.batch))
         playing = Playing((), _host_opening(world, observation), policy_state, np.int32(0))
     moment, policy_state, first = playing.moment, playing.policy_state, int(playing.tick)
     null_B, kept = _host_opening(world, moment.observation), None

@@ -1,18 +1,20 @@
 """Plays a world under policies and keeps what happened as a TFDS dataset.
 
 The play is cut into chunks, each a function of (settings, split, chunk number) alone and written as one file that
-appears whole. So a killed collection, started again, plays only what is missing, and ends with the same bytes.
+appears whole. So a killed collection, started again, plays only what is missing, and ends with the same bytes. A world
+outside JAX (`worlds.host`) begins every chunk with seeded resets: with it that holds as far as it keeps to its seed.
 
-Which openings belong to the validation split is decided by a hash of what is really there (the whole grid, not the
-view): an opening of the one split never begins an episode of the other.
+What belongs to the validation split is decided in `splits`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -25,13 +27,13 @@ from worldmodels import interaction, rng, worlds
 from worldmodels.control.mixture import Mixture
 from worldmodels.control.planner import Planner
 from worldmodels.control.random import Random
-from worldmodels.control.scripted import Scripted
+from worldmodels.control.scripted import MOVES, Scripted
 from worldmodels.control.sticky import Sticky
-from worldmodels.data import episodes, making
+from worldmodels.data import episodes, making, splits
 from worldmodels.types import Spec
+from worldmodels.worlds.host import Host, TooFewOpenings
 
-POOL = 1024  # openings drawn for every chunk
-HELD_OUT = 0.2  # share of openings kept for validation
+CHUNK = 2048  # ticks of a chunk at most, where episodes may be long: what a kill can cost
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,30 +57,35 @@ class Checkpoint:
 class Settings:
     """All that decides which bytes are written.
 
+    options     of the world, as ((name, value), ...); what is not given is filled in with its default
     policy      ((kind, weight), ...): kinds random, sticky, scripted, checkpoint; weights are shares of frames
     noise       probability that the scripted policy acts at random
     steps       frames of the train split, at least (whole chunks); validation: episodes of the validation split
+    split       what is held out: openings, episodes, or auto (`splits.decide`)
     checkpoint  of the policy kind `checkpoint`, None where that is not asked for
     """
 
     world: str
-    view: str
-    observation: str
+    options: tuple[tuple[str, Any], ...]
     policy: tuple[tuple[str, float], ...]
     noise: float
     steps: int
     validation: int
-    max_episode_steps: int
     lanes: int
     seed: int
+    split: str = 'auto'
     checkpoint: Checkpoint | None = None
 
     def __post_init__(self):
-        for name in ('steps', 'lanes', 'max_episode_steps'):
+        chosen = worlds.chosen(self.world, dict(self.options))
+        object.__setattr__(self, 'options', tuple(sorted(chosen.items())))
+        for name in ('steps', 'lanes'):
             if getattr(self, name) < 1:
                 raise ValueError(f'{name}={getattr(self, name)}: give a positive number.')
         if self.validation < 0:
             raise ValueError(f'validation={self.validation}: give the number of held-out episodes, 0 for none.')
+        if self.split not in splits.SPLITS:
+            raise ValueError(f'split={self.split!r} is not one of {" | ".join(splits.SPLITS)}.')
         if not 0 <= self.noise <= 1:
             raise ValueError(f'noise={self.noise}: give a probability.')
         for kind, weight in self.policy:
@@ -96,16 +103,18 @@ class Settings:
 
     @property
     def chunks(self) -> int:
-        """Of the train split: as few as hold chunks of about twice the longest episode, and at least 256 ticks."""
-        return max(1, round(self.steps / self.lanes / max(256, 2 * self.max_episode_steps)))
+        """Of the train split: as few as hold chunks of about twice the longest episode, 256 to CHUNK ticks."""
+        longest = dict(self.options).get('max_steps') or CHUNK
+        return max(1, round(self.steps / self.lanes / min(CHUNK, max(256, 2 * longest))))
 
     @property
     def ticks(self) -> int:
         """Frames a lane plays in one chunk."""
         return -(-self.steps // (self.lanes * self.chunks))
 
-    def world_options(self) -> dict[str, Any]:
-        return {'view': self.view, 'observation': self.observation, 'max_steps': self.max_episode_steps}
+    def make(self, batch: int | None = None) -> Any:
+        """The world, with as many copies side by side as there are lanes, or `batch`."""
+        return worlds.make(self.world, batch or self.lanes, **dict(self.options))
 
 
 POLICIES: dict[str, Callable[[Spec, Settings, Any], Any]] = {
@@ -122,7 +131,7 @@ def _planner(spec: Spec, settings: Settings, model: Any) -> Planner:
         differing = '; '.join(f'{k} is {there[k]} there, {here[k]} here' for k in here if there[k] != here[k])
         raise ValueError(
             f'The checkpoint knows another world than {settings.world} ({differing}): '
-            'set --world, --view and --observation as for the data it was trained on.'
+            'set --world and --option as for the data it was trained on.'
         )
     chosen = settings.checkpoint
     return Planner(model, chosen.horizon, chosen.candidates, dials=chosen.dials)
@@ -135,6 +144,11 @@ def digest(variables: Any) -> str:
         hashed.update(f'{jax.tree_util.keystr(path)} {x.dtype} {x.shape}'.encode())
         hashed.update(np.asarray(x).tobytes())
     return hashed.hexdigest()
+
+
+def usual_policy(spec: Spec) -> str:
+    """Half random, half scripted; or half sticky where the script knows no way."""
+    return 'random:0.5,scripted:0.5' if set(MOVES) <= set(spec.action.names) else 'random:0.5,sticky:0.5'
 
 
 def parse_policy(text: str) -> tuple[tuple[str, float], ...]:
@@ -162,50 +176,35 @@ def collect(
     provenance: dict[str, Any],
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
     trained: tuple[Any, Any] | None = None,
+    say: Callable[[str], None] = lambda sentence: None,
 ) -> dict[str, Any]:
     """Plays what is missing and writes the dataset. Returns its metadata.
 
     progress(stage, frames so far, frames in all) is called as it goes, stages 'playing' and 'writing'. How many frames
-    the validation split's episodes take is only known once they are played: the total may grow.
+    the validation split's episodes take is only known once they are played: the total may grow. say(sentence) is told
+    how the splits were parted.
 
     trained is the world model, and its variables, that settings.checkpoint tells of.
 
-    Raises ValueError where the openings cannot be split, or the model knows another world.
+    Raises ValueError where the openings cannot be split, the model knows another world, or a world outside JAX raises.
     """
     model, variables = trained or (None, None)
-    world = worlds.make(settings.world, settings.lanes, **settings.world_options())
-    kinds, weights = zip(*settings.policy)
-    policies = tuple(POLICIES[kind](world.spec, settings, model) for kind in kinds)
-    policy = Mixture.weighted(policies, weights, settings.lanes)
+    world = settings.make()
+    with contextlib.ExitStack() as until_the_end:
+        if isinstance(world, Host):
+            until_the_end.callback(world.close)
+        kinds, weights = zip(*settings.policy)
+        policies = tuple(POLICIES[kind](world.spec, settings, model) for kind in kinds)
+        policy = Mixture.weighted(policies, weights, settings.lanes)
+        parts = making.begin(path, dataclasses.asdict(settings))
+        parted = _parted(world, settings, parts)
+        say(parted['why'])
+        player = _Player(world, policy, variables, settings, parts, parted['by'], progress)
+        dropped, validation_chunks = player.play()
 
-    parts = making.begin(path, dataclasses.asdict(settings))
-
-    def play(split: str, chunk: int) -> dict[str, np.ndarray]:
-        file = os.path.join(parts, f'{split}-{chunk:05d}.npz')
-        if not os.path.exists(file):
-            arrays = _play(world, policy, variables, settings, split, chunk)
-            with making.whole(file) as temporary, open(temporary, 'wb') as opened:
-                np.savez(opened, **arrays)
-        with np.load(file) as loaded:
-            return {name: loaded[name] for name in ('first', 'dropped')}
-
-    each = settings.ticks * settings.lanes
-    dropped, validation_chunks, openings = {'train': 0, 'validation': 0}, 0, 0
-    total = each * (settings.chunks + (1 if settings.validation else 0))
-    for chunk in range(settings.chunks):
-        dropped['train'] += int(play('train', chunk)['dropped'])
-        progress('playing', each * (chunk + 1), total)
-    while openings < settings.validation:
-        played = play('validation', validation_chunks)
-        dropped['validation'] += int(played['dropped'])
-        openings += len(_spans(played['first']))
-        validation_chunks += 1
-        done = each * (settings.chunks + validation_chunks)
-        progress('playing', done, max(total, done))
-
-    splits = {'train': _episodes(parts, 'train', settings.chunks, world.spec, None)}
+    kept = {'train': _episodes(parts, 'train', settings.chunks, world.spec, None)}
     if settings.validation:
-        splits['validation'] = _episodes(parts, 'validation', validation_chunks, world.spec, settings.validation)
+        kept['validation'] = _episodes(parts, 'validation', validation_chunks, world.spec, settings.validation)
     done = 0
 
     def counted(split: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -215,52 +214,113 @@ def collect(
             progress('writing', done, total)
             yield episode
 
-    total = each * (settings.chunks + validation_chunks)
+    total = settings.ticks * settings.lanes * (settings.chunks + validation_chunks)
     metadata = {
         **provenance,
         'settings': json.loads(json.dumps(dataclasses.asdict(settings))),
+        'split': parted,
         'openings_drawn_of_the_other_split_and_dropped': dropped,
     }
-    episodes.write(path, world.spec, {name: counted(split) for name, split in splits.items()}, metadata)
+    episodes.write(path, world.spec, {name: counted(split) for name, split in kept.items()}, metadata)
     shutil.rmtree(parts)
     return episodes.read_metadata(path)
 
 
-def _play(world: Any, policy: Any, variables: Any, settings: Settings, split: str, chunk: int) -> dict[str, np.ndarray]:
-    """The arrays of one part: a record's leaves as (B, ticks, ...) by flat name, and the openings dropped."""
-    key = jax.random.fold_in(rng.stream(settings.seed, f'collect/{split}'), chunk)
-    pool_key, play_key = jax.random.split(key)
-    pool = interaction.prepare(world, pool_key, POOL)
-    pool, dropped = _keep(pool, split, settings)
-    _, records = interaction.interact(world, policy, variables, play_key, settings.ticks, pool)
-    records.pop('extras')
-    observation = {f'observation/{name}': x for name, x in records.pop('observation').items()}
-    arrays = {k: np.ascontiguousarray(np.swapaxes(np.asarray(x), 0, 1)) for k, x in {**observation, **records}.items()}
-    arrays['first'] = arrays.pop('is_first')
-    return {**arrays, 'dropped': np.asarray(dropped)}
-
-
-def _keep(pool: Any, split: str, settings: Settings) -> tuple[Any, int]:
-    """The pool with the other split's openings replaced by this one's, and how many they were."""
+def _parted(world: Any, settings: Settings, parts: str) -> dict[str, Any]:
+    """`splits.decide`, asked once: what a world outside JAX answers may differ the next time."""
+    file = os.path.join(parts, 'split.json')
     if not settings.validation:
-        return pool, 0
-    there = jax.tree.leaves(pool['truth'].get('codes', pool['observation']))
-    there = [np.asarray(leaf) for leaf in there]
-    size = len(there[0])
-    held = np.array([_is_held_out(settings.seed, b''.join(leaf[i].tobytes() for leaf in there)) for i in range(size)])
-    mine = np.flatnonzero(held == (split == 'validation'))
-    if not len(mine):
-        raise ValueError(
-            f'{settings.world} has too few different openings to hold some out for validation '
-            f'(of {size} none was left for {split}): set --validation=0, or choose a world with random layouts.'
-        )
-    # As many as before, so that nothing is compiled anew.
-    return jax.tree.map(lambda x: x[np.resize(mine, size)], pool), size - len(mine)
+        return {'by': 'episodes', 'openings': None, 'why': f'{settings.world}: nothing is held out.'}
+    if not os.path.exists(file):
+        parted = splits.decide(world, settings.world, settings.split, settings.seed)
+        with making.whole(file) as temporary, open(temporary, 'w') as opened:
+            json.dump(parted, opened)
+    with open(file) as opened:
+        return json.load(opened)
 
 
-def _is_held_out(seed: int, opening: bytes) -> bool:
-    digest = hashlib.blake2b(opening, digest_size=8, salt=seed.to_bytes(8, 'little')).digest()
-    return int.from_bytes(digest, 'little') < HELD_OUT * 2**64
+@dataclasses.dataclass
+class _Player:
+    """Plays chunk after chunk, and keeps each in a file of its own."""
+
+    world: Any
+    policy: Any
+    variables: Any
+    settings: Settings
+    parts: str
+    by: str
+    progress: Callable[[str, int, int], None]
+    finished: int = 0
+
+    def play(self) -> tuple[dict[str, int], int]:
+        """Everything that is missing. Returns how many openings were dropped, by split, and the validation chunks."""
+        settings, dropped, chunks, held_out = self.settings, {'train': 0, 'validation': 0}, 0, 0
+        self.total = settings.ticks * settings.lanes * (settings.chunks + (1 if settings.validation else 0))
+        for chunk in range(settings.chunks):
+            dropped['train'] += int(self.chunk('train', chunk)['dropped'])
+        while held_out < settings.validation:
+            played = self.chunk('validation', chunks)
+            dropped['validation'] += int(played['dropped'])
+            held_out += len(_spans(played['first']))
+            chunks += 1
+        return dropped, chunks
+
+    def chunk(self, split: str, chunk: int) -> dict[str, np.ndarray]:
+        """The openings of one chunk, and how many were dropped; played unless it is there."""
+        file = os.path.join(self.parts, f'{split}-{chunk:05d}.npz')
+        if not os.path.exists(file):
+            arrays = self._played(split, chunk)
+            with making.whole(file) as temporary, open(temporary, 'wb') as opened:
+                np.savez(opened, **arrays)
+        self.finished += 1
+        self._tell(0)
+        with np.load(file) as loaded:
+            return {name: loaded[name] for name in ('first', 'dropped')}
+
+    def _tell(self, ticks: int) -> None:
+        done = self.settings.lanes * (self.finished * self.settings.ticks + ticks)
+        self.progress('playing', done, max(self.total, done))
+
+    def _played(self, split: str, chunk: int) -> dict[str, np.ndarray]:
+        """The arrays of one part: a record's leaves as (B, ticks, ...) by flat name, and the openings dropped."""
+        key = jax.random.fold_in(rng.stream(self.settings.seed, f'collect/{split}'), chunk)
+        pool_key, play_key = jax.random.split(key)
+        if isinstance(self.world, Host):
+            records, dropped = self._outside(play_key, split, chunk)
+        else:
+            pool, dropped = interaction.prepare(self.world, pool_key, splits.POOL), 0
+            if self.by == 'openings':
+                pool, dropped = splits.keep(pool, split, self.settings.world, self.settings.seed)
+            ticks = self.settings.ticks
+            _, records = interaction.interact(self.world, self.policy, self.variables, play_key, ticks, pool)
+        records.pop('extras')
+        observation = {f'observation/{name}': x for name, x in records.pop('observation').items()}
+        flat = {**observation, **records}
+        arrays = {k: np.ascontiguousarray(np.swapaxes(np.asarray(x), 0, 1)) for k, x in flat.items()}
+        arrays['first'] = arrays.pop('is_first')
+        return {**arrays, 'dropped': np.asarray(dropped)}
+
+    def _outside(self, key: jax.Array, split: str, chunk: int) -> tuple[dict[str, Any], int]:
+        world, settings = self.world, self.settings
+        # Where no opening comes twice, other random numbers are other openings.
+        chooses = self.by == 'openings' and world.openings != math.inf
+        world.keep = splits.keeper(split, settings.seed) if chooses else None
+        world.refused, ticks = 0, itertools.count(1)
+        try:
+            _, records = interaction.play(
+                world, self.policy, self.variables, key, settings.ticks, advance=lambda n: self._tell(next(ticks))
+            )
+        except interaction.WorldRaised as raised:
+            if isinstance(raised.error, TooFewOpenings):
+                raise ValueError(splits.too_few(settings.world, str(raised.error))) from raised
+            where = 'at a reset' if raised.tick < 0 else f'at step {raised.tick:,}'
+            said = ' '.join(str(raised).split()).rstrip('.')
+            raise ValueError(
+                f'{settings.world} raised {said}, {where} of chunk {chunk} of {split}: the {(next(ticks) - 1) * world.batch:,} '
+                f'frames of this unfinished chunk are dropped, the {self.finished} finished chunks are kept in '
+                f'{self.parts}; mend the world and give the same command again.'
+            ) from raised
+        return records, world.refused
 
 
 def _spans(first_BT: np.ndarray) -> list[tuple[int, int, int]]:

@@ -13,8 +13,7 @@ and hides none (Gymnasium's next-step reset, and the order of RLDS).
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -25,7 +24,11 @@ from worldmodels import rng
 from worldmodels.types import Spec
 
 Frames = dict[str, np.ndarray]
-TRIES = 1000  # openings refused in a row before it is clear that there are no others
+TRIES = 500  # openings refused in a row before it is clear that there are no others
+
+
+class TooFewOpenings(ValueError):
+    """`Host.keep` refused too many openings in a row."""
 
 
 class Host:
@@ -90,7 +93,15 @@ class Host:
                 return observation
             self.refused += int(wrong_B.sum())
             observation = self._again(wrong_B)
-        raise ValueError(f'{TRIES} openings in a row were of the other split: there are too few different ones.')
+        raise TooFewOpenings(f'{TRIES} in a row were refused')
+
+    def draw(self, key: jax.Array, count: int) -> Iterator[Frames]:
+        """At least `count` openings, a batch at a time. The lanes are left at the last of them."""
+        observation = self.reset(key)
+        for drawn in range(0, count, self.batch):
+            if drawn:
+                observation = self._again(np.ones((self.batch,), bool))
+            yield observation
 
     def _reset(self, seeds_B: np.ndarray) -> Frames:
         raise NotImplementedError
@@ -102,6 +113,3 @@ class Host:
     def _again(self, mask_B: np.ndarray) -> Frames:
         """Another opening for the lanes in the mask; what the others see now for the others."""
         raise NotImplementedError
-
-
-ENDLESS = math.inf
