@@ -29,13 +29,14 @@ ARROWS = {
     'transition': BASE | {'nn', 'filter'},
     'sizes': set(),
     'imports': set(),
+    'lock': set(),
     'world_model': BASE | PARTS,
     'build': BASE | PARTS | {'world_model', 'imports'},
     'interaction': BASE,
     'rollout': BASE | PARTS | {'world_model', 'interaction'},
     'worlds': BASE | {'imports'},
-    'data': BASE | {'worlds', 'control', 'interaction'},
-    'training': MODEL | {'data', 'worlds'},
+    'data': BASE | {'worlds', 'control', 'interaction', 'lock'},
+    'training': MODEL | {'data', 'worlds', 'lock'},
     'evaluation': MODEL | {'data', 'worlds', 'training'},
 }
 # The one world that is a model.

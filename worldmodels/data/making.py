@@ -7,6 +7,7 @@ import os
 import shutil
 from typing import Any
 
+from worldmodels import lock
 from worldmodels.data import episodes
 
 
@@ -29,9 +30,12 @@ def is_complete(path: str, settings: dict[str, Any], made: str) -> bool:
 
 
 def begin(path: str, settings: dict[str, Any]) -> str:
-    """Makes the folder of parts, with the settings in it, and returns its name."""
+    """Makes the folder of parts, with the settings in it, and returns its name. It is this process's until it ends.
+
+    Raises ValueError where another process makes the dataset.
+    """
     parts = path + '.parts'
-    os.makedirs(parts, exist_ok=True)
+    lock.hold(parts)
     with whole(os.path.join(parts, 'settings.json')) as temporary, open(temporary, 'w') as file:
         json.dump(settings, file)
     return parts

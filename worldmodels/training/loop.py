@@ -27,7 +27,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from worldmodels import types
+from worldmodels import lock, types
 from worldmodels.training import checkpoint, flops, parallel, step
 from worldmodels.training import config as config_lib
 from worldmodels.training.metrics import Reporter, divide
@@ -108,8 +108,10 @@ def train(
     devices = parallel.Devices()
     devices.check_batch(config.data.batch_size)
     run = _Run(config, workdir, assemble(config), devices)
-    with Reporter(workdir, config.train.steps, run.start) as reporter, _Interrupts() as interrupts:
-        return run.go(reporter, interrupts)
+    with lock.alone(workdir):
+        run.open()
+        with Reporter(workdir, config.train.steps, run.start) as reporter, _Interrupts() as interrupts:
+            return run.go(reporter, interrupts)
 
 
 class _Run:
@@ -127,8 +129,11 @@ class _Run:
         self.ticks = abstract_ticks(pieces.spec, config.data.batch_size, config.data.segment_length)
         step.check_losses(self.like, self.ticks, **self.bound)
         self.fingerprint = config_lib.fingerprint(config, pieces.spec.to_json(), pieces.dataset)
-        checkpoint.write_config(self.workdir, config, pieces.spec, self.fingerprint)
-        self.checkpoints = checkpoint.Checkpoints(self.workdir, config.train.keep)
+
+    def open(self) -> None:
+        """Take up the workdir: what is in it may be gone on with, and from which step."""
+        checkpoint.write_config(self.workdir, self.config, self.pieces.spec, self.fingerprint)
+        self.checkpoints = checkpoint.Checkpoints(self.workdir, self.config.train.keep)
         self.start = self.checkpoints.latest() or 0
 
     # -- the loop -----------------------------------------------------------------------------------------------------
