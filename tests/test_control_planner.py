@@ -247,7 +247,7 @@ def workdir(tmp_path_factory):
     checkpoint.write_config(path, c, spec, configs.fingerprint(c, spec.to_json(), 'none'))
     devices, checkpoints = parallel.Devices(), checkpoint.Checkpoints(path)
     state = create(variables, optax.identity(), ('transition', 'outcome'))
-    checkpoints.save(devices.place(state.replace(step=jnp.int32(3))), {}, {}, devices)
+    checkpoints.save(devices.place(state.replace(step=jnp.int32(3))), {}, {})
     checkpoints.wait()
     checkpoints.close()
     return path

@@ -132,7 +132,7 @@ def test_a_save_holds_the_arrays_of_its_moment(tmp_path):
     grow.compile(placed, devices.abstract(dummy))
     checkpoints = checkpoint.Checkpoints(tmp_path)
     expected = np.array(placed.params['heart']['w'], copy=True)
-    checkpoints.save(placed, {'position': 3}, {}, devices)
+    checkpoints.save(placed, {'position': 3}, {})
     for _ in range(5):
         placed, _ = grow(placed, devices.shard(dummy))
     checkpoints.wait()
@@ -140,7 +140,7 @@ def test_a_save_holds_the_arrays_of_its_moment(tmp_path):
     checkpoints.close()
     assert np.array_equal(restored.params['heart']['w'], expected)
     assert position == {'position': 3}
-    assert restored.belief.context_BMD.shape == (1, 8, 0, 1)  # no elements, so not stored
+    assert restored.belief.context_BMD.shape == (8, 0, 1)  # no elements, so not stored
 
 
 def test_a_damaged_checkpoint_is_one_sentence(tmp_path):

@@ -97,7 +97,7 @@ for x in jax.tree.leaves((now.replace(belief=None), metrics)):
     assert len(shards) == 4 and all(np.array_equal(shards[0], s) for s in shards)
     compared += 1
 assert compared > 20
-assert now.belief.h.shape == (4, 2, fake.WIDTH)
+assert now.belief.h.shape == (8, fake.WIDTH)
 assert len({np.asarray(s.data).tobytes() for s in now.belief.h.addressable_shards}) == 4
 print('same')
 """

@@ -59,13 +59,13 @@ class Checkpoints:
         """The last step saved completely; None when there is none."""
         return self._manager.latest_step()
 
-    def save(self, state: TrainState, position: Any, metadata: dict, devices: Devices) -> None:
+    def save(self, state: TrainState, position: Any, metadata: dict) -> None:
         """Start saving a placed state and the data iterator's position. Returns once the arrays are copied.
 
         Raises whatever the previous save failed with.
         """
         step = int(state.step)
-        variables, training = _parts(state.replace(belief=devices.join(state.belief)))
+        variables, training = _parts(state)
         self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -98,7 +98,7 @@ class Checkpoints:
         data, metadata = self._json(step, 'data'), self._json(step, 'metadata')
         constants = _nested({k.removeprefix('constants.'): v for k, v in arrays.items() if k.startswith('constants.')})
         state = _refill(like.replace(constants={}), arrays, devices).replace(constants=constants)
-        return state.replace(belief=devices.split(state.belief)), _decode(data['position']), metadata
+        return state, _decode(data['position']), metadata
 
     def read_variables(self, step: int) -> dict[str, dict]:
         """{'params', 'constants', 'slow_params'} of a step as nested dicts, empty where there is nothing."""

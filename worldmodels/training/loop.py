@@ -223,7 +223,7 @@ class _Run:
             'versions': checkpoint.versions(),
             'devices': str(self.devices),
         }
-        self.checkpoints.save(state, batches.get_state(), metadata, self.devices)
+        self.checkpoints.save(state, batches.get_state(), metadata)
 
     # -- before the first step ----------------------------------------------------------------------------------------
 
