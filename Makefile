@@ -3,14 +3,15 @@ SHELL := /bin/sh
 PYTHON := .venv/bin/python
 DEMO := runs/demo
 
-.PHONY: help env demo test lint clean
+.PHONY: help env demo test lint docs clean
 
 help:
 	@echo 'make demo   collect, train, evaluate; ends with the path of the report'
 	@echo 'make test   lint, then every test'
 	@echo 'make lint   style only'
+	@echo 'make docs   a page on every part, from its docstring, in docs/api'
 	@echo 'make env    the environment in .venv, which the others make by themselves'
-	@echo 'make clean  remove .venv and the demo'
+	@echo 'make clean  remove .venv, the demo and the pages'
 
 env:
 	@command -v python3 >/dev/null 2>&1 || \
@@ -27,5 +28,10 @@ lint: env
 test: lint
 	@$(PYTHON) -m pytest -n 2
 
+# An annotation that pdoc cannot resolve is shown as it is written.
+docs: env
+	@$(PYTHON) -W 'ignore:Error parsing type annotation' -m pdoc --math --docformat google -o docs/api worldmodels
+	@echo 'The pages: docs/api/index.html; what is where: docs/README.md'
+
 clean:
-	rm -rf .venv $(DEMO)
+	rm -rf .venv $(DEMO) docs/api

@@ -37,7 +37,7 @@ EXTRAS = {
     'data': ['av>=14,<17', 'minari[hdf5]>=0.5.3,<0.6'],  # videos; Minari's datasets, which lie in HDF5
     'gpu': ['jax[cuda12]>=0.10,<0.12'],
     'tpu': ['jax[tpu]>=0.10,<0.12'],
-    'dev': ['hypothesis>=6.140,<7', 'pytest>=8.4,<10', 'pytest-xdist>=3.8,<4', 'ruff>=0.14,<0.18'],
+    'dev': ['hypothesis>=6.140,<7', 'pdoc>=15,<17', 'pytest>=8.4,<10', 'pytest-xdist>=3.8,<4', 'ruff>=0.14,<0.18'],
 }
 
 setup(

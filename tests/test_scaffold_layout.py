@@ -98,7 +98,7 @@ def test_files_are_short_explained_and_named_for_what_they_hold(path):
     assert path.stem not in ('utils', 'util', 'helpers', 'common', 'misc')
     assert not re.search(r'\b(TODO|FIXME|XXX)\b', text) or path == pathlib.Path(__file__)
     if not path.is_relative_to(ROOT / 'tests'):
-        assert text.startswith('"""'), 'a file opens by saying what it is'
+        assert text.startswith(('"""', 'r"""')), 'a file opens by saying what it is'
 
 
 @functools.cache

@@ -1,4 +1,9 @@
-"""q(z' | context, prediction, o'): what is believed once the frame has been seen.
+r"""q(z' | context, prediction, o'): what is believed once the frame has been seen.
+
+$$q(z' \mid \cdot) = \prod_n \left[(1 - \epsilon)\,\mathrm{softmax}(\ell_n) + \epsilon / K\right]_{z'_n}$$
+
+of what the filter reads (Bai et al., 2025, arXiv 2510.20668; DreamerV3's posterior, Hafner et al., 2023, arXiv
+2301.04104).
 
 `reads` says what it looks at beside the frame: 'frame' nothing (it then runs in parallel over time), 'memory' the
 context as it stood before the frame (the paper's filter), 'prediction' that and the transition's prediction

@@ -1,7 +1,9 @@
-"""p(r, gamma, ... | z, a): what an action pays. One head per outcome a world declares.
+r"""p(r, gamma, ... | z, a): what an action pays. One head per outcome a world declares.
 
-The discount is Bernoulli; rewards and costs are symlog two-hot over 255 bins with a zero-initialised output, so that an
-untrained model expects exactly nothing (DreamerV3, Hafner et al., 2023).
+$$\hat r = \sum_i \mathrm{softmax}(\ell)_i\,\mathrm{symexp}(s_i), \qquad \hat\gamma = \sigma(\ell)$$
+
+The discount is Bernoulli; rewards and costs are symlog two-hot over 255 bins $s_i$ in [-20, 20] with a zero-initialised
+output, so that an untrained model expects exactly nothing (DreamerV3, Hafner et al., 2023, arXiv 2301.04104).
 """
 
 from __future__ import annotations

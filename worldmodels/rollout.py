@@ -1,4 +1,8 @@
-"""Moving a model through time: `observe` what happened, `imagine` what would, `interact` with a world.
+r"""Moving a model through time: `observe` what happened, `imagine` what would, `interact` with a world.
+
+$$b_t = \mathrm{tick}(b_{t-1}, a_{t-1}, o_t), \qquad b_t = \mathrm{tick}(b_{t-1}, a_{t-1})$$
+
+The interactive loop of *From Masks to Worlds* (Bai et al., 2025, arXiv 2510.20668, section 2.2), open and closed.
 
 Nothing else does. All three are pure, take params explicitly and are compiled once per (model, shapes).
 """

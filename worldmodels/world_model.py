@@ -1,4 +1,6 @@
-"""The world model: five parts and the tick that joins them.
+r"""The world model: five parts and the tick that joins them.
+
+$$p(o, r, z \mid a) = \prod_t p(z_t \mid z_{t-1}, a_{t-1}, c_{t-1})\,p(o_t \mid z_t)\,p(r_t \mid z_{t-1}, a_{t-1}, c_{t-1})$$
 
 From the symbols of *From Masks to Worlds* (Bai et al., 2025, arXiv 2510.20668, section 2.2 and appendix A) to files:
 
@@ -15,8 +17,8 @@ From the symbols of *From Masks to Worlds* (Bai et al., 2025, arXiv 2510.20668, 
     o, a, r, gamma          observation, action, ...   types.py       Ticks
     z, h                    latent, memory state       types.py       Latent, Belief
 
-The paper's critical path, perceive -> remember -> act -> advance, is a cycle. It is cut after *remember*, where nothing is
-pending, so that what crosses the cut is small and complete: the `Belief` (z, h, context).
+The paper's critical path, perceive -> remember -> act -> advance, is a cycle. It is cut after *remember*, where nothing
+is pending, so that what crosses the cut is small and complete: the `Belief` (z, h, context).
 
     tick(belief, a, key, o' = None) -> belief', out
       advance    p(z' | z, a, context);  (r, gamma, ...) ~ outcome
@@ -26,9 +28,9 @@ pending, so that what crosses the cut is small and complete: the `Belief` (z, h,
 A reset is the first thing a tick does: where `is_first`, the belief and the action become their initial values, and the
 transition then predicts openings. No part resets itself.
 
-Three switches choose among formalisms. `filter.reads`: 'frame' (a tokenizer), 'memory' (the paper), 'prediction' (DreamerV3).
-`context_to`: the parts beside the filter that read the memory; empty is the strict paper. `outcome.reads`: 'departure' (the
-paper's p(r, gamma | z, a)) or 'arrival' (DreamerV3's, read where the action led).
+Three switches choose among formalisms. `filter.reads`: 'frame' (a tokenizer), 'memory' (the paper), 'prediction'
+(DreamerV3). `context_to`: the parts beside the filter that read the memory; empty is the strict paper. `outcome.reads`:
+'departure' (the paper's p(r, gamma | z, a)) or 'arrival' (DreamerV3's, read where the action led).
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Policies: what acts, in a real world or in a dreamed one.
+r"""Policies: what acts, in a real world or in a dreamed one (Bai et al., 2025, arXiv 2510.20668, section 2.2).
+
+$$a \sim \pi(a \mid z, h)$$
 
     policy.initial(batch)                          -> policy_state, leaves (B, ...)
     policy(params, belief, policy_state, keys_B)   -> action_B, policy_state, extras

@@ -1,4 +1,9 @@
-"""Several policies side by side, each in lanes of its own."""
+r"""Several policies side by side, each in lanes of its own.
+
+$$n_i \approx B w_i / \textstyle\sum_j w_j$$
+
+lanes for policy i, rounded by the method of largest remainders (Hamilton, 1792).
+"""
 
 from __future__ import annotations
 

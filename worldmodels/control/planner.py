@@ -1,4 +1,6 @@
-"""Planning in the dream: of many random futures, begin the one that pays most.
+r"""Planning in the dream: of many random futures, begin the one that pays most.
+
+$$\arg\max_{a_{0:T}} \sum_t \hat r_t \prod_{k \lt t} \gamma\,\hat\gamma_k$$
 
 Model-predictive control by random shooting (Nagabandi et al., 2018, arXiv 1708.02596; compared with refined searches in
 PETS, Chua et al., 2018, arXiv 1805.12114): nothing is learned beside the world model, and every tick plans anew.

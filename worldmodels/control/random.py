@@ -1,4 +1,5 @@
-"""Actions drawn uniformly."""
+r"""Actions drawn uniformly, $a \sim \mathcal U$: what World Models (Ha & Schmidhuber, 2018, arXiv 1803.10122) was trained
+on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""A player of grid worlds that sees what is really there: key, door, goal, by the shortest way."""
+r"""A player of grid worlds that sees what is really there: key, door, goal, by the shortest way.
+
+$$d(x) = 1 + \min_{y \sim x} d(y)$$
+
+over the open neighbours y of a cell: breadth-first search (Moore, 1959), of all worlds at once.
+"""
 
 from __future__ import annotations
 

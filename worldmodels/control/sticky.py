@@ -1,4 +1,9 @@
-"""Random actions that are held: walks reach further than with actions drawn anew at every step."""
+r"""Random actions that are held: walks reach further than with actions drawn anew at every step.
+
+$$a_t = a_{t-1} \text{ with probability } \rho, \text{ else } a_t \sim \mathcal U$$
+
+After the sticky actions of Machado et al. (2018, arXiv 1709.06009), where it is the world that holds them.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +19,7 @@ from worldmodels.types import ActionSpace, select
 
 @dataclasses.dataclass(frozen=True)
 class Sticky:
-    """With probability `repeat` the last action again, else any: Machado et al. (2018)'s sticky actions, by choice."""
+    """With probability `repeat` the last action again, else any."""
 
     action: ActionSpace
     repeat: float = 0.7

@@ -1,4 +1,8 @@
-"""Episodes on disk: one flat TFDS record each, in RLDS form, and the conversion to a model's ticks.
+r"""Episodes on disk: one flat TFDS record each, in RLDS form, and the conversion to a model's ticks.
+
+$$(o_t, a_t, r_t) \text{ on disk} \quad\to\quad (o_t, a_{t-1}, r_{t-1}) \text{ in a tick}$$
+
+RLDS is Ramos et al.'s (2021, arXiv 2111.02767).
 
 An episode of L frames is a dict of arrays with L rows: observation/<modality>, action, the spec's outcomes (reward,
 discount, costs), is_first, is_last, is_terminal. Row t holds o_t, the action taken there, and what it paid. The last

@@ -1,5 +1,9 @@
-"""Dreams to be judged: watch a held-out window for `context` ticks, then imagine `horizon` ticks under its recorded
+r"""Dreams to be judged: watch a held-out window for `context` ticks, then imagine `horizon` ticks under its recorded
 actions.
+
+$$\hat o_{C+k-1} \sim p(o \mid o_{0:C}, a_{0:C+k-1}), \qquad k = 1, 2, \ldots$$
+
+action-conditional prediction as in Oh et al. (2015, arXiv 1507.08750).
 
 Whatever makes frames is a `Dreamer`, a function (window, seed) -> Dreamed of the window's last `horizon` ticks: a
 model, the copying of the last frame seen, or the model's own redrawing of the true frames. Judges cannot tell them

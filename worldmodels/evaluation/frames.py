@@ -1,4 +1,7 @@
-"""How alike two frames are: PSNR, SSIM, exact frames, cells, changed cells.
+r"""How alike two frames are: PSNR, SSIM (Wang et al., 2004), exact frames, cells, changed cells.
+
+$$\mathrm{PSNR} = 10 \log_{10} \frac{255^2}{\mathrm{MSE}}, \qquad
+\mathrm{SSIM} = \frac{(2 \mu_x \mu_y + c_1)(2 \sigma_{xy} + c_2)}{(\mu_x^2 + \mu_y^2 + c_1)(\sigma_x^2 + \sigma_y^2 + c_2)}$$
 
 All scores compare a frame dreamed at horizon k with the true frame of the SAME tick. `align` is the only place where
 ticks become horizons: with C ticks of context, horizon k (1, 2, ...) is tick C + k - 1, and what changed there is

@@ -1,4 +1,9 @@
-"""How sure a number is: 95 percent intervals over independent starts.
+r"""How sure a number is: 95 percent intervals over independent starts.
+
+$$\mathrm{score} = \frac{\sum_b n_b}{\sum_b d_b}$$
+
+and its interval what lies between the 2.5th and 97.5th percentile when starts b are drawn again with replacement (the
+bootstrap, Efron, 1979), or Wilson's (1927) where all agree.
 
 Frames of one dream share its fate, and so do several seeds from one start, so the unit that is resampled is the start
 (or the episode, where starts share one), never the frame. A score is a ratio of sums, sum(num) / sum(den): a mean

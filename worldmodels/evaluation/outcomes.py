@@ -1,4 +1,8 @@
-"""Does the dream pay and end when the world does?
+r"""Does the dream pay and end when the world does?
+
+$$\mathrm{precision} = \mathrm{hits} / \mathrm{foretold}, \qquad \mathrm{recall} = \mathrm{hits} / \mathrm{true}$$
+
+(van Rijsbergen, 1979), of events.
 
 A reward is an event: rare, and mostly zero, so an accuracy over all ticks would praise silence. An event is foretold
 when the mean of the reward head passes half of the typical size of a true one, and it counts as a hit when its sign

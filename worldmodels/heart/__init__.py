@@ -1,4 +1,8 @@
-"""Hearts: how a frame becomes tokens and tokens a frame.
+r"""Hearts: how a frame becomes tokens and tokens a frame.
+
+$$o \to z, \qquad p(o \mid z, c)$$
+
+(Bai et al., 2025, arXiv 2510.20668, section 2.2; c is the memory's context, which a tokenizer does not read).
 
 A heart has `layout`, `classes` K (None where continuous) and `embedding_size` E; `encode(observation)`, `embed(index)`,
 `decode(z, context)`, `losses(prediction, observation)` and `render(prediction)`. A `tokenizer` encodes straight to a

@@ -1,5 +1,9 @@
-"""DreamerV3's heart (Hafner et al., 2023): an encoder and a decoder trained jointly with the dynamics around groups of
-classes.
+r"""DreamerV3's heart (Hafner et al., 2023, arXiv 2301.04104): an encoder and a decoder trained jointly with the dynamics
+around groups of classes.
+
+$$\mathcal L = \lVert \hat o(z, c) - o \rVert^2$$
+
+summed over pixels in [0, 1] and symlog vectors; cross-entropy for symbols.
 
 Tokens are N independent categoricals of K classes with no place on a grid; their embedding is the one-hot itself, E =
 K.

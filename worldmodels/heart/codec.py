@@ -1,4 +1,7 @@
-"""How one modality becomes patches and back: the only code that knows pixels from symbols.
+r"""How one modality becomes patches and back: the only code that knows pixels from symbols.
+
+Patches as in ViT (Dosovitskiy et al., 2020, arXiv 2010.11929); $\mathrm{symlog}(x) = \mathrm{sign}(x) \ln(1 + |x|)$ as
+in DreamerV3 (arXiv 2301.04104).
 
 image   uint8 (H, W, C)      patches of p x p pixels, values in [0, 1], squared error, rounded to uint8
 grid    integer (H, W, C)    one cell a patch, channels one-hot, cross-entropy, most likely class

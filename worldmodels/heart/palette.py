@@ -1,7 +1,9 @@
-"""Nearest-neighbour patches: a code book of patches that were seen, exact on worlds made of tiles.
+r"""Nearest-neighbour patches: a code book of patches that were seen, exact on worlds made of tiles.
 
-After the nearest-neighbour tokenizer of Dedieu et al. (2025, arXiv 2502.01591). The codes are fitted, not learned: they live in
-the `constants` collection, and only the embedding of each code is trained. A tokenizer reads the frame alone.
+$$z_n = \arg\min_k \lVert x_n - b_k \rVert^2, \qquad \hat x_n = b_{z_n}$$
+
+After the nearest-neighbour tokenizer of Dedieu et al. (2025, arXiv 2502.01591). The codes are fitted, not learned: they
+live in the `constants` collection, and only the embedding of each code is trained. A tokenizer reads the frame alone.
 """
 
 from __future__ import annotations

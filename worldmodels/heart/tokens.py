@@ -1,8 +1,12 @@
-"""Finite scalar quantised patches, trained as a masked autoencoder.
+r"""Finite scalar quantised patches, trained as a masked autoencoder.
 
-FSQ (Mentzer et al., 2023, arXiv 2309.15505): each token is a short vector whose entries are rounded to a few levels; the code
-book is implicit and cannot collapse. Patches hidden at random while training (He et al., 2021, arXiv 2111.06377) make the
-decoder know what belongs beside what. A tokenizer reads the frame alone.
+$$v_i = \frac{1}{h_i}\,\mathrm{round}\left(h_i\,\frac{\tanh x_i}{\tanh 1.5}\right), \qquad h_i = \frac{L_i - 1}{2}$$
+
+to the nearest of $L_i$ levels, for each entry of a patch's vector x; $K = \prod_i L_i$.
+
+FSQ (Mentzer et al., 2023, arXiv 2309.15505): each token is a short vector whose entries are rounded to a few levels;
+the code book is implicit and cannot collapse. Patches hidden at random while training (He et al., 2021, arXiv
+2111.06377) make the decoder know what belongs beside what. A tokenizer reads the frame alone.
 """
 
 from __future__ import annotations

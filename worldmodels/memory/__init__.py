@@ -1,4 +1,8 @@
-"""Memories: everything that carries history, and nothing else does. The contract is `base.Memory`.
+r"""Memories: everything that carries history, and nothing else does. The contract is `base.Memory`.
+
+$$h_t, c_t = f(h_{t-1}, z_t, a_{t-1})$$
+
+(Bai et al., 2025, arXiv 2510.20668, section 2.2; c is the context, all that others see of h).
 
 `step` is for acting and `sequence` for training; one meaning, resets anywhere. Outside a memory only its context (B,
 M, D) is seen.

@@ -1,4 +1,4 @@
-"""The contract of a memory: everything that carries history, and nothing else does."""
+r"""The contract of a memory (Bai et al., 2025, arXiv 2510.20668, section 2.2): $h_t, c_t = f(h_{t-1}, z_t, a_{t-1})$."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No memory: the Markov baseline."""
+r"""No memory: $h_t = \varnothing$. The Markov baseline: p(z' | z, a) alone (Bai et al., 2025, arXiv 2510.20668)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""DreamerV3's block GRU (Hafner et al., 2023) as a memory: h' = f(h, z', a), shown as one slot of context."""
+r"""DreamerV3's block GRU (Hafner et al., 2023, arXiv 2301.04104) as a memory, shown as one slot of context.
+
+$$h' = \sigma(u - 1) \odot \tanh(\sigma(r) \odot n) + (1 - \sigma(u - 1)) \odot h$$
+
+with (r, n, u) a block-diagonal function of a hidden layer over (h, z', a); the GRU is Cho et al.'s (2014, arXiv 1406.1078).
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,11 @@
-"""A causal space-time transformer over the last frames, with a ring KV cache for acting.
+r"""A causal space-time transformer over the last frames, with a ring KV cache for acting.
 
-Every layer attends among the tokens of a frame, then, position by position, over the last `length` frames (axial attention,
-arXiv 2003.09833; the layout of Genie's dynamics, arXiv 2402.15391). Time is relative: a learned bias per head and age, so tick
-10,000 costs and means what tick 10 does. Stacked layers reach depth * (length - 1) frames back. One context slot per token.
+$$y_t = \sum_{0 \le t - s \lt W} \mathrm{softmax}_s\left(g\,\hat q_t \cdot \hat k_s / \sqrt{C} + b_{t-s}\right) v_s$$
+
+Every layer attends, position by position, over the last W = `length` frames, then among the tokens of a frame (axial
+attention, Ho et al., 2019, arXiv 1912.12180; the layout of Genie's dynamics, Bruce et al., 2024, arXiv 2402.15391).
+Queries and keys are normalised, g is learned. Time is relative: a learned bias b per head and age, so tick 10,000 costs
+and means what tick 10 does. Stacked layers reach depth * (length - 1) frames back. One context slot per token.
 """
 
 from __future__ import annotations

@@ -1,10 +1,14 @@
-"""THE masked network: fill in the tokens that are not known, given those that are.
+r"""THE masked network: fill in the tokens that are not known, given those that are.
 
-One paradigm for all stages: what is masked, and what stands beside it, is data. Stage I masks modalities of one frame and has
-no context; a Stage II task is a pattern of what is known; the masked transition knows (z, a, context) and nothing of z'.
+$$p(x_n \mid x_{\bar U}, \mathrm{given}, c), \qquad n \in U$$
 
-Decoding is iterative and parallel (MaskGIT, Chang et al., 2022, arXiv 2202.04200): all unknown tokens are drawn at once, the
-most confident are kept, the rest drawn again. The number of rounds is a dial at sampling time.
+One paradigm for all stages: what is masked, and what stands beside it, is data. Stage I masks modalities of one frame
+and has no context; a Stage II task is a pattern of what is known; the masked transition knows (z, a, context) and
+nothing of z'.
+
+Decoding is iterative and parallel (MaskGIT, Chang et al., 2022, arXiv 2202.04200): all unknown tokens are drawn at
+once, the most confident are kept, the rest drawn again; after round i of R, $\lfloor N \cos(\pi i / 2R) \rfloor$ are
+unknown. The number of rounds is a dial at sampling time.
 """
 
 from __future__ import annotations

@@ -1,7 +1,10 @@
-"""Transformer blocks the masked network, the tokenizer and the window memory share.
+r"""Transformer blocks the masked network, the tokenizer and the window memory share.
 
-Pre-norm, RMSNorm, QK-norm (Dehghani et al., 2023, arXiv 2302.05442), squared ReLU (So et al., 2021, arXiv 2109.08668), no
-biases. Sums and norms are float32, matmuls the compute dtype.
+$$y = x + \mathrm{Attention}(\bar x) + W_2\,\mathrm{relu}(W_1 \bar x)^2, \qquad \bar x = \mathrm{RMSNorm}(x)$$
+
+Pre-norm, side by side (Chowdhery et al., 2022, arXiv 2204.02311), RMSNorm, QK-norm (Dehghani et al., 2023, arXiv
+2302.05442), squared ReLU (So et al., 2021, arXiv 2109.08668), no biases. Sums and norms are float32, matmuls the
+compute dtype.
 """
 
 from __future__ import annotations

@@ -1,7 +1,11 @@
-"""What a world model is trained to do: the losses of every part, one value per example and tick.
+r"""What a world model is trained to do: the losses of every part, one value per example and tick.
 
-Each loss is a pair (loss_BT, mask_BT); the training step averages over the mask across all devices and weighs by name. Which
-losses exist follows from the parts, so their names are known from `eval_shape` before any compute is spent.
+$$\mathcal L = \sum_i w_i \frac{\sum_{b,t} m^i_{bt}\,\ell^i_{bt}}{\sum_{b,t} m^i_{bt}}$$
+
+with the weights of `train.weights`, as DreamerV3's world model is trained (Hafner et al., 2023, arXiv 2301.04104).
+
+Each loss is a pair (loss_BT, mask_BT); the training step averages over the mask across all devices and weighs by name.
+Which losses exist follows from the parts, so their names are known from `eval_shape` before any compute is spent.
 """
 
 from __future__ import annotations

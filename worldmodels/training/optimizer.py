@@ -1,4 +1,10 @@
-"""The optimizer of an experiment, an optax chain built from `config.optimizer`."""
+r"""The optimizer of an experiment, an optax chain built from `config.optimizer`.
+
+$$\theta \leftarrow \theta - \eta\,\frac{\bar g}{\sqrt{\bar v} + \epsilon}$$
+
+with $\bar g$ and $\bar v$ running means of the gradient and its square: AdamW (Loshchilov & Hutter, 2017, arXiv
+1711.05101); or LaProp (Ziyin et al., 2020, arXiv 2002.04839), which divides first and averages then.
+"""
 
 from __future__ import annotations
 

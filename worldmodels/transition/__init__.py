@@ -1,4 +1,6 @@
-"""Transitions: p(z' | z, a, context), over one tick's context and never the history.
+r"""Transitions: over one tick's context and never the history (Bai et al., 2025, arXiv 2510.20668, section 2.2),
+
+$$p(z' \mid z, a, c).$$
 
 `predict(z, action, context)` computes once all that is known of the next frame; `loss(prediction, posterior, keys)`,
 `sample(prediction, keys, **dials)` and, where `likelihood`, `log_prob(prediction, z)` go on from it. A transition

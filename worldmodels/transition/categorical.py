@@ -1,8 +1,10 @@
-"""The categorical transition: all tokens of the next frame drawn at once, independently given (z, a, context).
+r"""The categorical transition: all tokens of the next frame drawn at once, independently given (z, a, context).
 
-DreamerV3's dynamics (Hafner et al., 2023) cut where nothing is pending: there h' = f(h, z, a) is computed first and
-the prior reads h'; here the prior reads (z, a, context of h) through an MLP, and the recurrence, which remembers z',
-is the memory's.
+$$p(z' \mid z, a, c) = \prod_n \left[(1 - \epsilon)\,\mathrm{softmax}(\ell_n) + \epsilon / K\right]_{z'_n}$$
+
+DreamerV3's dynamics (Hafner et al., 2023, arXiv 2301.04104) cut where nothing is pending: there h' = f(h, z, a) is
+computed first and the prior reads h'; here the prior reads (z, a, context of h) through an MLP, and the recurrence,
+which remembers z', is the memory's.
 """
 
 from __future__ import annotations
@@ -68,9 +70,13 @@ class Categorical(nn.Module):
         return unimix(logits_BNK, self.unimix)
 
     def loss(self, prediction: jax.Array, posterior: Posterior, keys_B: jax.Array) -> dict[str, jax.Array]:
-        """Against a posterior with probabilities, DreamerV3's balanced KL, summed over tokens: {'dynamics',
-        'representation'}, each (B,) nats. Against a tokenizer's tokens, their negative log-probability in nats a
-        token: {'transition': (B,)}.
+        r"""Against a posterior q with probabilities, DreamerV3's balanced KL, summed over tokens: {'dynamics',
+        'representation'}, each (B,) nats,
+
+        $$\max(F, \mathrm{KL}[\mathrm{sg}(q) \Vert p]), \qquad \max(F, \mathrm{KL}[q \Vert \mathrm{sg}(p)])$$
+
+        with F the `free_nats` and sg stopping gradients. Against a tokenizer's tokens, their negative log-probability in nats
+        a token: {'transition': (B,)}.
         """
         prior_BNK = self.log_probs(prediction)
         if posterior.logits_BNK is None:

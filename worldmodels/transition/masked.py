@@ -1,7 +1,10 @@
-"""The masked transition: p(z' | z, a, context) as infill with (z, a, context) known and z' unknown.
+r"""The masked transition: p(z' | z, a, context) as infill with (z, a, context) known and z' unknown.
 
-MaskGIT (arXiv 2202.04200) over one tick. Its rounds of decoding re-run a small spatial network on one tick's context, never
-the history. It has no tractable likelihood and trains on a stop-gradient posterior.
+$$\mathcal L = -\frac{1}{|U|} \sum_{n \in U} \ln p(z'_n \mid z'_{\bar U}, z, a, c)$$
+
+with U the tokens masked at random. MaskGIT (Chang et al., 2022, arXiv 2202.04200) over one tick, as in Genie's dynamics
+(Bruce et al., 2024, arXiv 2402.15391). Its rounds of decoding re-run a small spatial network on one tick's context,
+never the history. It has no tractable likelihood and trains on a stop-gradient posterior.
 """
 
 from __future__ import annotations
