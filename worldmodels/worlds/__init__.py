@@ -1,4 +1,7 @@
-"""Worlds: batched, functional, with RLDS's names. A dreamed world has the same form.
+r"""Worlds: batched, functional, with RLDS's names (Ramos et al., 2021, arXiv 2111.02767). A dreamed world has the same
+form.
+
+$$s', o', r, \gamma \sim \mathrm{step}(s, a)$$
 
     world.spec                              -> Spec
     world.batch                             -> how many run side by side, B
