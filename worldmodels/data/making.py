@@ -1,10 +1,13 @@
-"""What all that makes datasets shares: files that appear whole, and when a dataset is already there."""
+"""What all that makes datasets shares: files that appear whole, when a dataset is already there, where it came from."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import subprocess
+from importlib import metadata
 from typing import Any
 
 from worldmodels import lock
@@ -25,7 +28,7 @@ def is_complete(path: str, settings: dict[str, Any], made: str) -> bool:
     begun = os.path.join(path + '.parts', 'settings.json')
     if os.path.exists(begun):
         with open(begun) as file:
-            refuse_other(path, json.load(file), settings, made)
+            refuse_other(path, json.load(file), settings, made, f', or delete {path}.parts to begin anew')
     return False
 
 
@@ -41,13 +44,27 @@ def begin(path: str, settings: dict[str, Any]) -> str:
     return parts
 
 
-def refuse_other(path: str, found: dict, wanted: dict, made: str) -> None:
+def refuse_other(path: str, found: dict, wanted: dict, made: str, way: str = '') -> None:
     """Raises ValueError naming the settings that differ."""
     wanted = json.loads(json.dumps(wanted))
     keys = [key for key in {**wanted, **found} if wanted.get(key) != found.get(key)]
     if keys:
         differing = '; '.join(f'{key} is {found.get(key)} there, {wanted.get(key)} here' for key in keys)
-        raise ValueError(f'{path!r} was {made} otherwise ({differing}): give another path, or the same settings.')
+        raise ValueError(f'{path!r} was {made} otherwise ({differing}): give another path, or the same settings{way}.')
+
+
+def provenance(packages: tuple[str, ...]) -> dict[str, Any]:
+    """Versions of packages, those that are here, and the git commit of this code: kept with the data."""
+    versions = {}
+    for package in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    here = os.path.dirname(os.path.abspath(__file__))
+    try:
+        commit = subprocess.run(['git', 'rev-parse', 'HEAD'], cwd=here, capture_output=True, text=True, check=False)
+        return {'versions': versions, 'git_commit': commit.stdout.strip() or 'unknown'}
+    except OSError:  # there is no git
+        return {'versions': versions, 'git_commit': 'unknown'}
 
 
 class whole:
