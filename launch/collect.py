@@ -18,10 +18,8 @@ import hashlib
 import json
 import os
 import pathlib
-import subprocess
 import sys
 import time
-from importlib import metadata
 
 from absl import flags, logging
 
@@ -62,26 +60,8 @@ _LANES = flags.DEFINE_integer('lanes', None, 'Worlds played side by side. Defaul
 _SEED = flags.DEFINE_integer('seed', 0, 'Everything drawn depends on it.')
 _PATH = flags.DEFINE_string('path', None, 'Folder of the dataset.', required=True)
 
-PLAYED = ('navix', 'gymnax', 'gymnasium', 'ale-py', 'crafter')
-"""Packages that worlds are made of."""
-
-
-def provenance() -> dict:
-    """Versions and the git commit, kept with the data."""
-    packages = ('jax', 'numpy', 'tensorflow-datasets', 'array_record', *PLAYED)
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    commit = subprocess.run(['git', 'rev-parse', 'HEAD'], cwd=root, capture_output=True, text=True, check=False)
-    return {
-        'versions': {name: version for name in packages if (version := _version(name))},
-        'git_commit': commit.stdout.strip() or 'unknown',
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+PACKAGES = ('jax', 'numpy', 'tensorflow-datasets', 'array_record', 'navix', 'gymnax', 'gymnasium', 'ale-py', 'crafter')
+"""Whose versions are kept with the data."""
 
 
 def load(workdir: str) -> tuple:
@@ -110,7 +90,7 @@ def main(argv):
 
     allocator.keep_freed_memory()
     from worldmodels import worlds
-    from worldmodels.data import collect, episodes
+    from worldmodels.data import collect, episodes, making
     from worldmodels.worlds.host import Host
     from worldmodels.worlds.options import parse
 
@@ -159,7 +139,7 @@ def main(argv):
         written = collect.collect(
             path,
             settings,
-            {**provenance(), **about},
+            {**making.provenance(PACKAGES), **about},
             lambda stage, done, total: bar.update(tasks[stage], completed=done, total=total),
             trained,
             say=bar.console.print,

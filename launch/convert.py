@@ -20,7 +20,9 @@ import sys
 import time
 from typing import Any
 
-from absl import app, flags, logging
+from absl import flags, logging
+
+from launch import command
 
 SOURCE = flags.DEFINE_string('source', None, 'KIND:PATH; kinds tfds, npz, minari, video.', required=True)
 PATH = flags.DEFINE_string('path', '', 'Folder of the dataset to write.')
@@ -85,8 +87,7 @@ def describe(plan: Any, seen: Any) -> None:
 
 
 def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f'Unexpected arguments: {" ".join(argv[1:])}.')
+    del argv
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -94,45 +95,42 @@ def main(argv: list[str]) -> None:
 
     logging.set_verbosity(logging.WARNING)
     console = Console(file=sys.stdout, soft_wrap=True)
-    try:
-        path = os.path.abspath(os.path.expanduser(PATH.value)).rstrip('/')
-        plan, seen = convert.prepare(*sources.parse(SOURCE.value), given(MAPPING.value, SET.value))
-        if DESCRIBE.value:
-            describe(plan, seen)
-            return
-        if not PATH.value:
-            raise ValueError('--path is missing: give the folder of the dataset to write, or --describe to look first.')
-        if making.is_complete(path, plan.settings, 'converted'):
-            console.print(f'{path} is complete: nothing to do.')
-            return
-        size = plan.frames * episodes.frame_bytes(plan.mapping.spec) / 1e6
-        console.print(
-            f'{plan.source.kind}: {sum(map(len, plan.items.values())):,} items, {plan.source.nbytes / 1e6:,.1f} MB on disk; '
-            f'{"about" if plan.exact else "at least"} {plan.frames:,} frames, {size:,.1f} MB before compression, as much in '
-            f'{path}.parts while it runs.'
+    plan, seen = convert.prepare(*sources.parse(SOURCE.value), given(MAPPING.value, SET.value))
+    if DESCRIBE.value:
+        describe(plan, seen)
+        return
+    if not PATH.value:
+        raise ValueError('--path is missing: give the folder of the dataset to write, or --describe to look first.')
+    path = os.path.abspath(os.path.expanduser(PATH.value)).rstrip('/')
+    if making.is_complete(path, plan.settings, 'converted'):
+        console.print(f'{path} is complete: nothing to do.')
+        return
+    size = plan.frames * episodes.frame_bytes(plan.mapping.spec) / 1e6
+    console.print(
+        f'{plan.source.kind}: {sum(map(len, plan.items.values())):,} items, {plan.source.nbytes / 1e6:,.1f} MB on disk; '
+        f'{"about" if plan.exact else "at least"} {plan.frames:,} frames, {size:,.1f} MB before compression, as much in '
+        f'{path}.parts while it runs.'
+    )
+    start = time.time()
+    bar = Progress(
+        TextColumn('{task.description}'),
+        BarColumn(),
+        TextColumn('{task.completed:,.0f} / {task.total}'),
+        TimeElapsedColumn(),
+        TextColumn('ETA'),
+        TimeRemainingColumn(),
+        console=console,
+    )
+    with bar:
+        tasks = {stage: bar.add_task(stage, total=None) for stage in ('converting', 'writing')}
+        packages = ('numpy', 'tensorflow-datasets', 'array_record', 'pillow', *PACKAGES.get(plan.source.kind, ()))
+        written = convert.convert(
+            path,
+            plan,
+            making.provenance(packages),
+            ON_BAD.value,
+            lambda stage, done, total: bar.update(tasks[stage], completed=done, total=total),
         )
-        start = time.time()
-        bar = Progress(
-            TextColumn('{task.description}'),
-            BarColumn(),
-            TextColumn('{task.completed:,.0f} / {task.total}'),
-            TimeElapsedColumn(),
-            TextColumn('ETA'),
-            TimeRemainingColumn(),
-            console=console,
-        )
-        with bar:
-            tasks = {stage: bar.add_task(stage, total=None) for stage in ('converting', 'writing')}
-            packages = ('numpy', 'tensorflow-datasets', 'array_record', 'pillow', *PACKAGES.get(plan.source.kind, ()))
-            written = convert.convert(
-                path,
-                plan,
-                making.provenance(packages),
-                ON_BAD.value,
-                lambda stage, done, total: bar.update(tasks[stage], completed=done, total=total),
-            )
-    except ValueError as error:
-        sys.exit(f'error: {error}')
     for split, lengths in written['lengths'].items():
         console.print(f'{split}: {len(lengths):,} episodes, {sum(lengths):,} frames')
     for reason, count in written['dropped'].items():
@@ -142,4 +140,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-    app.run(main)
+    command.run(main, 'converting')

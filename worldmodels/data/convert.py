@@ -153,7 +153,7 @@ def _parts(
         state.update(reached)
         arrays = {'lengths': np.array([len(e['is_first']) for e in held], np.int64)}
         if held:
-            arrays |= {k: np.concatenate([_flat(e)[k] for e in held]) for k in _flat(held[0])}
+            arrays |= {k: np.concatenate([episodes.flat(e)[k] for e in held]) for k in episodes.flat(held[0])}
         part = arrays | {key: np.asarray(value) for key, value in state.items()}
         with making.whole(_part(folder, name, number)) as temporary, open(temporary, 'wb') as opened:
             np.savez(opened, **part)
@@ -203,14 +203,8 @@ def _part(folder: str, name: str, number: int) -> str:
     return os.path.join(folder, f'{name}-{number:05d}.npz')
 
 
-def _flat(episode: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Fields by name; those of the observation with it before them."""
-    rest = {key: values for key, values in episode.items() if key != 'observation'}
-    return {**{f'observation/{key}': values for key, values in episode['observation'].items()}, **rest}
-
-
 def _nbytes(episode: dict[str, Any]) -> int:
-    return sum(values.nbytes for values in _flat(episode).values())
+    return sum(values.nbytes for values in episodes.flat(episode).values())
 
 
 def _episodes(folder: str, name: str, mapping: Mapping) -> Iterator[dict[str, Any]]:

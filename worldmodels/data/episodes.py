@@ -56,6 +56,15 @@ def as_ticks(rows: list[dict[str, Any]], continues_B: np.ndarray, example_B: np.
     return Ticks(**jax.tree.map(lambda *x: np.stack(x), *rows), continues_B=continues_B, example_B=example_B)
 
 
+def flat(tree: Any, prefix: str = '') -> dict[str, Any]:
+    """The leaves of nested dicts and tuples by path, 'observation/image'."""
+    if isinstance(tree, tuple):
+        tree = {str(i): part for i, part in enumerate(tree)}
+    if not hasattr(tree, 'items'):
+        return {prefix: tree}
+    return {k: v for name, sub in tree.items() for k, v in flat(sub, f'{prefix}/{name}' if prefix else name).items()}
+
+
 def features(spec: Spec) -> Any:
     """The TFDS features of a spec's episodes."""
     import tensorflow_datasets as tfds

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from worldmodels.data.episodes import as_ticks, features, read_metadata, to_ticks
+from worldmodels.data.episodes import as_ticks, features, flat, read_metadata, to_ticks
 from worldmodels.types import Spec, Ticks
 
 CACHE_BYTES = 1 << 30
@@ -199,8 +199,8 @@ def _check_spec(path: str, found: Spec, wanted: Spec) -> None:
 
 def _check_features(path: str, found: Any, spec: Spec) -> None:
     """Every key the spec needs, with its dtype and the shape of a row."""
-    wanted = _flat(features(spec))
-    there = _flat(found)
+    wanted = flat(features(spec))
+    there = flat(found)
     for name, feature in wanted.items():
         if name not in there:
             raise ValueError(
@@ -212,9 +212,3 @@ def _check_features(path: str, found: Any, spec: Spec) -> None:
             raise ValueError(
                 f'{name!r} in the dataset at {path!r} is {got[0]} {got[1]}, its spec says {expected[0]} {expected[1]}.'
             )
-
-
-def _flat(tree: Any, prefix: str = '') -> dict[str, Any]:
-    if not hasattr(tree, 'items'):
-        return {prefix: tree}
-    return {k: v for name, sub in tree.items() for k, v in _flat(sub, f'{prefix}/{name}' if prefix else name).items()}

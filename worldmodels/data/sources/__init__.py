@@ -28,6 +28,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from worldmodels.data.episodes import flat
+
 KINDS = ('tfds', 'npz', 'minari', 'video')
 
 
@@ -90,3 +92,9 @@ def open_source(kind: str, path: str, options: dict[str, Any]) -> Source:
     if not os.path.exists(path):
         raise ValueError(f'There is nothing at {path!r}: give the folder of the data, as in --source={kind}:FOLDER.')
     return make(path, **options)
+
+
+def numbers(tree: Any) -> dict[str, np.ndarray]:
+    """The arrays of numbers in a tree, by path; texts are no part of our episodes."""
+    arrays = {name: np.asarray(value) for name, value in flat(tree).items() if value is not None}
+    return {name: array for name, array in arrays.items() if array.dtype.kind in 'biuf'}

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from worldmodels.data.sources import Declared, Unreadable
+from worldmodels.data.sources import Declared, Unreadable, numbers
 
 
 class Files:
@@ -70,20 +70,7 @@ class Files:
         except (OSError, KeyError, ValueError) as error:
             raise Unreadable(f'episode {number} cannot be read ({error}): write the dataset again.') from None
         names = ('observations', 'actions', 'rewards', 'terminations', 'truncations', 'infos')
-        yield {k: v for name in names for k, v in _flat(name, episode[name])}
-
-
-def _flat(name: str, value: Any) -> Iterator[tuple[str, np.ndarray]]:
-    if isinstance(value, dict):
-        for key, part in value.items():
-            yield from _flat(f'{name}/{key}', part)
-    elif isinstance(value, tuple):
-        for i, part in enumerate(value):
-            yield from _flat(f'{name}/{i}', part)
-    elif value is not None:
-        array = np.asarray(value)
-        if array.dtype.kind in 'biuf':  # texts are no part of our episodes
-            yield name, array
+        yield numbers({name: episode[name] for name in names})
 
 
 def _declared(name: str, space: Any) -> Iterator[tuple[str, Declared]]:

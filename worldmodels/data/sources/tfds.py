@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from worldmodels.data.sources import Declared, Unreadable
+from worldmodels.data.sources import Declared, Unreadable, numbers
 
 OURS = 'tensorflow_datasets.core.features.'
 
@@ -71,13 +71,13 @@ class Files:
         try:
             record = self._records[split][number]
             steps = record.get('steps')
-            rows = dict(_flat('', {k: v for k, v in record.items() if steps is None or k != 'steps'}))
+            rows = numbers({k: v for k, v in record.items() if k != 'steps'})
             if steps is None or isinstance(steps, dict):
-                yield rows | dict(_flat('', steps or {}))
+                yield rows | numbers(steps or {})
                 return
             # A row of the record, such as its file's name, is no row of the episode: only the steps count.
             count = min(len(steps), most or len(steps))
-            flat = [dict(_flat('', steps[i])) for i in range(count)]
+            flat = [numbers(steps[i]) for i in range(count)]
             yield {name: np.stack([row[name] for row in flat]) for name in (flat[0] if flat else ())}
         except (OSError, ValueError, IndexError, KeyError, TypeError, RuntimeError, NotImplementedError) as error:
             said = ' '.join(str(error).split())[:300] or type(error).__name__
@@ -126,16 +126,6 @@ class _TFRecords:
         with open(file, 'rb') as opened:
             opened.seek(place)
             return self._features.deserialize_example_np(opened.read(length))
-
-
-def _flat(name: str, value: Any) -> Iterator[tuple[str, np.ndarray]]:
-    if isinstance(value, dict):
-        for key, part in value.items():
-            yield from _flat(f'{name}/{key}' if name else key, part)
-    else:
-        array = np.asarray(value)
-        if array.dtype.kind in 'biuf':  # texts are no part of our episodes
-            yield name, array
 
 
 def _declared(name: str, feature: Any) -> Iterator[tuple[str, Declared]]:
