@@ -23,7 +23,9 @@ import importlib, json, shlex, sys
 script, commands = sys.argv[1], json.load(sys.stdin)
 sys.argv = [script]
 from absl import flags
+from worldmodels import worlds
 from worldmodels.training import config as configs, experiment
+from worldmodels.worlds.options import parse
 module = importlib.import_module('launch.' + script)
 refused = {}
 for command in commands:
@@ -32,6 +34,8 @@ for command in commands:
     try:
         argv, overrides = experiment.take(shlex.split(command))
         words = flags.FLAGS([script, *argv])[1:]
+        if script == 'collect':
+            worlds.chosen(flags.FLAGS.world, parse(flags.FLAGS.option))
         named = [flags.FLAGS.config] if 'config' in flags.FLAGS else words
         for name in named:
             if 'NAME' in name:
@@ -57,13 +61,13 @@ def commands_in(text: str) -> list[tuple[str, str]]:
     """(script, arguments) of every `python launch/SCRIPT.py ARGUMENTS` that begins a line.
 
     A command goes on in the next line after a backslash, or where that line is indented further and begins with a flag. What
-    stands after two spaces explains it; [brackets] hold what may be left out.
+    stands after two spaces explains it, what follows > or | is the shell's; [brackets] hold what may be left out.
     """
     text = re.sub(r'\\\n\s*', '', text)
     text = re.sub(r'\n\s+(?=--)', ' ', text)
     found = []
     for script, words in re.findall(r'^\s*(?:\$ )?python3? launch/(\w+)\.py(.*)$', text, re.MULTILINE):
-        words = re.split(r'  |\s#', words.strip(), maxsplit=1)[0]
+        words = re.split(r'  |\s[#>|]', words.strip(), maxsplit=1)[0]
         found.append((script, re.sub(r'[\[\]]|\.\.\.', '', words)))
     return found
 
@@ -121,6 +125,8 @@ def test_the_probe_sees_what_is_wrong(here):
     ]
     right = '--config=experiments/doorkey.py --workdir=x --config.train.steps=3'
     assert set(refused('train', [*wrong, right], here)) == set(wrong)
+    wrong = ['--path=x --world=navix/DoorKey', '--path=x --option view=partly', '--path=x --view=partial']
+    assert set(refused('collect', [*wrong, '--path=x --option view=partial'], here)) == set(wrong)
 
 
 def test_commands_are_found():
