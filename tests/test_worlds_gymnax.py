@@ -7,6 +7,7 @@ import pytest
 
 from worldmodels import interaction, worlds
 from worldmodels.control.random import Random
+from worldmodels.worlds import carry
 
 QUICK = (
     'Breakout-MinAtar',
@@ -41,7 +42,7 @@ def both(name: str, steps: int, **options):
             mine = world.step(state, jnp.reshape(action, world.spec.action.shape), step_key)
             _, after, reward, terminated, truncated, info = env.step(key, state, action, params)
             theirs = (after, info['final_observation'], reward, terminated, truncated)
-            return world._typed(after), (mine, theirs)
+            return carry.cast(after, world.dtypes), (mine, theirs)
 
         return (start, seen, state, first), jax.lax.scan(tick, state, jax.random.split(key, steps))[1]
 

@@ -43,8 +43,10 @@ from worldmodels.worlds.options import Option, choose
 
 FAMILIES = {
     'atari': 'worldmodels.worlds.atari',
+    'craftax': 'worldmodels.worlds.craftax',
     'gymnax': 'worldmodels.worlds.gymnax',
     'navix': 'worldmodels.worlds.navix',
+    'xminigrid': 'worldmodels.worlds.xminigrid',
 }
 
 

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from worldmodels.types import ActionSpace, Modality, Spec
+from worldmodels.worlds import carry
 from worldmodels.worlds.options import Option
 
 PACKAGES = {'gymnax': "pip install -e '.[worlds]'"}
@@ -104,22 +105,21 @@ class GymnaxWorld:
             low, high = float(np.min(space.low)), float(np.max(space.high))
             action = ActionSpace('continuous', int(np.prod(self.action_shape)), (), low, high)
         self.spec = Spec((self.form,), action)
-        # What is a Python number, or a bool, in gymnax's opening may be an array of another type after a step.
         key = jax.random.key(0)
         _, start = jax.eval_shape(self._reset, key)
         _, after, *_ = jax.eval_shape(self._step, start, jnp.asarray(action.null()), key)
-        self.dtypes = jax.tree.map(lambda a, b: jnp.result_type(a.dtype, b.dtype), start, after)
+        self.dtypes = carry.dtypes(start, after)
 
     def reset(self, key: jax.Array):
         seen, state = self._reset(key)
-        return self._typed(state), self._observation(seen)
+        return carry.cast(state, self.dtypes), self._observation(seen)
 
     def step(self, state, action: jax.Array, key: jax.Array):
         seen, state, reward, terminated = self._step(state, action, key)
         is_terminal = jnp.asarray(terminated, bool)
         is_last = is_terminal | self.env.is_truncated(state, self.params)
         outcomes = {'reward': jnp.asarray(reward, jnp.float32), 'discount': 1.0 - is_terminal.astype(jnp.float32)}
-        return self._typed(state), self._observation(seen), outcomes, is_terminal, is_last
+        return carry.cast(state, self.dtypes), self._observation(seen), outcomes, is_terminal, is_last
 
     def truth(self, state) -> dict[str, jax.Array]:
         """gymnax's state, field by field, and codes int32 (n,): the same in the bits of one array."""
@@ -138,9 +138,6 @@ class GymnaxWorld:
     def _arrays(self):
         # gymnax gives its parameters to `lax.select`, which takes arrays only.
         return jax.tree.map(jnp.asarray, self.params)
-
-    def _typed(self, state):
-        return jax.tree.map(lambda x, dtype: jnp.asarray(x, dtype), state, self.dtypes)
 
     def _observation(self, seen: jax.Array) -> dict[str, jax.Array]:
         name, modality = self.form
