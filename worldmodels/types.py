@@ -103,13 +103,34 @@ class Spec:
 
     @classmethod
     def from_json(cls, data: dict) -> Spec:
-        return cls(
+        """Raises KeyError, TypeError or ValueError where the JSON is no spec."""
+        spec = cls(
             observation=tuple(
                 (k, Modality(m['kind'], tuple(m['shape']), tuple(m['classes']))) for k, m in data['observation'].items()
             ),
             action=ActionSpace(**{**data['action'], 'names': tuple(data['action']['names'])}),
             outcomes=tuple(data['outcomes']),
         )
+        spec.check()
+        return spec
+
+    def check(self) -> None:
+        """Raises ValueError for kinds, sizes and names that no world has."""
+        for name, modality in self.observation:
+            sizes = (*modality.shape, *modality.classes)
+            known = modality.kind in ('image', 'grid', 'vector')
+            flat = modality.kind in ('image', 'grid') and len(modality.shape) != 3
+            if not known or flat or not sizes or not all(type(n) is int and n > 0 for n in sizes):
+                raise ValueError(f'the modality {name!r} is {modality}')
+            if modality.kind == 'grid' and len(modality.classes) != modality.shape[-1]:
+                raise ValueError(f'the modality {name!r} has {modality.shape[-1]} channels, classes {modality.classes}')
+        action = self.action
+        if action.kind not in ('discrete', 'continuous') or type(action.size) is not int or action.size < 1:
+            raise ValueError(f'the action space is {action}')
+        if not action.low <= action.high:
+            raise ValueError(f'the action space has bounds {action.low} and {action.high}')
+        if not {'reward', 'discount'} <= set(self.outcomes) or not self.observation:
+            raise ValueError('an observation, reward and discount are needed')
 
 
 @flax.struct.dataclass

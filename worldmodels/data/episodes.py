@@ -160,19 +160,43 @@ def _same_bytes_every_time():
 def read_metadata(path: str) -> dict[str, Any]:
     """What was kept beside the data: spec, lengths, settings, versions, git commit.
 
-    Raises ValueError where there is no dataset, or one that has no spec.
+    Raises ValueError where there is no dataset, or one that cannot be opened or has no spec.
     """
+    return dict(open_dataset(path).info.metadata)
+
+
+def open_dataset(path: str) -> Any:
+    """The TFDS builder of a dataset whose metadata hold a spec. Raises ValueError as `read_metadata`."""
     import tensorflow_datasets as tfds
 
     path = os.path.expanduser(path)
     if not os.path.exists(os.path.join(path, 'dataset_info.json')):
         raise ValueError(f'There is no dataset at {path!r}: give the folder that launch/collect.py wrote (its --path).')
-    metadata = dict(tfds.builder_from_directory(path).info.metadata or {})
+    try:
+        builder = tfds.builder_from_directory(path)
+        metadata = dict(builder.info.metadata or {})
+    except Exception as error:  # each of its files breaks in its own way
+        raise ValueError(
+            f'The dataset at {path!r} cannot be opened ({reason(error)}): one of its json files is damaged; copy it '
+            'again or make it anew.'
+        ) from error
     if 'spec' not in metadata:
         raise ValueError(
             f"The dataset at {path!r} does not say what it holds: its metadata needs 'spec' (Spec.to_json)."
         )
-    return metadata
+    try:
+        Spec.from_json(metadata['spec'])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"The dataset at {path!r} has a 'spec' in its metadata that is none ({reason(error)}): write it by "
+            'Spec.to_json.'
+        ) from error
+    return builder
+
+
+def reason(error: BaseException) -> str:
+    """An error of somebody else's in a few words of one line."""
+    return f'{type(error).__name__}: {" ".join(str(error).split())[:200]}'
 
 
 def read_spec(path: str) -> Spec:

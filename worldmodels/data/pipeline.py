@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from worldmodels.data.episodes import as_ticks, features, flat, read_metadata, to_ticks
+from worldmodels.data import records
+from worldmodels.data.episodes import as_ticks, features, flat, open_dataset, reason, to_ticks
 from worldmodels.types import Spec, Ticks
 
 CACHE_BYTES = 1 << 30
@@ -22,15 +23,13 @@ CACHE_BYTES = 1 << 30
 class Episodes:
     """Random access to one split's episodes, decoded; the last ones read stay in memory, up to `cache_bytes`.
 
-    Raises ValueError where the dataset has no such split or does not hold what `spec` says.
+    Raises ValueError where the dataset has no such split or does not hold what `spec` says; and, where an episode is
+    read, when it cannot be or is none (`records.fault`).
     """
 
     def __init__(self, path: str, split: str, spec: Spec | None = None, cache_bytes: int = CACHE_BYTES):
-        import tensorflow_datasets as tfds
-
-        metadata = read_metadata(path)
-        path = os.path.expanduser(path)
-        builder = tfds.builder_from_directory(path)
+        builder = open_dataset(path)
+        path, metadata = os.path.expanduser(path), dict(builder.info.metadata)
         found = Spec.from_json(metadata['spec'])
         _check_spec(path, found, spec or found)
         _check_features(path, builder.info.features, found)
@@ -39,12 +38,16 @@ class Episodes:
                 f'{path!r} has no split {split!r}, only {", ".join(builder.info.splits)}: collect one, or name another.'
             )
         self.spec = found
+        self._path, self._split = path, split
         self._source = builder.as_data_source(split=split)
         self._cache: collections.OrderedDict[int, dict] = collections.OrderedDict()
         self._lock, self._budget, self._held = threading.Lock(), cache_bytes, 0
-        self.lengths = np.asarray(metadata.get('lengths', {}).get(split, ()), np.int64)
+        self.lengths = _lengths(path, split, metadata)
         if len(self.lengths) != len(self._source):  # not written by `episodes.write`: count
-            self.lengths = np.array([len(self._source[i]['is_first']) for i in range(len(self._source))], np.int64)
+            self.lengths = np.array([len(self._read(i)['is_first']) for i in range(len(self._source))], np.int64)
+        # A shard that is missing or cut short is noticed now, not an hour into the training.
+        for last in np.cumsum(builder.info.splits[split].shard_lengths) - 1:
+            self[last]
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -55,7 +58,13 @@ class Episodes:
             if index in self._cache:
                 self._cache.move_to_end(index)
                 return self._cache[index]
-        episode = self._source[index]
+        episode = self._read(index)
+        wrong = records.fault(episode, self.spec, int(self.lengths[index]))
+        if wrong:
+            raise ValueError(
+                f'Episode {index} of split {self._split!r} in the dataset at {self._path!r} {wrong}: mend it where it '
+                'was recorded, or leave it out.'
+            )
         size = _nbytes(episode)
         with self._lock:
             if index not in self._cache and size <= self._budget:
@@ -64,6 +73,15 @@ class Episodes:
                 while self._held > self._budget:
                     self._held -= _nbytes(self._cache.popitem(last=False)[1])
         return episode
+
+    def _read(self, index: int) -> dict[str, Any]:
+        try:
+            return self._source[index]
+        except Exception as error:  # of the file, of its records, of their decoding
+            raise ValueError(
+                f'Episode {index} of split {self._split!r} in the dataset at {self._path!r} cannot be read '
+                f'({reason(error)}): a file of it is missing or damaged; copy it again or make it anew.'
+            ) from error
 
 
 def segments(
@@ -168,6 +186,20 @@ class Segments:
             missing -= stop - start
             frame += stop - start
         return _join(parts)
+
+
+def _lengths(path: str, split: str, metadata: dict) -> np.ndarray:
+    """The lengths that the metadata give, none where they give none."""
+    try:
+        lengths = np.asarray((metadata.get('lengths') or {}).get(split) or (), np.int64)
+        if lengths.ndim == 1 and (lengths > 0).all():
+            return lengths
+    except (AttributeError, OverflowError, TypeError, ValueError):
+        pass
+    raise ValueError(
+        f"The dataset at {path!r} has metadata whose 'lengths' do not give the frames of each episode of each split: "
+        'leave them out, and they are counted.'
+    )
 
 
 def _join(parts: list[dict[str, Any]]) -> dict[str, Any]:
