@@ -171,7 +171,7 @@ def open_dataset(path: str) -> Any:
 
     path = os.path.expanduser(path)
     if not os.path.exists(os.path.join(path, 'dataset_info.json')):
-        raise ValueError(f'There is no dataset at {path!r}: give the folder that launch/collect.py wrote (its --path).')
+        raise ValueError(f'There is no dataset at {path!r}: give the --path of launch/collect.py or launch/convert.py.')
     try:
         builder = tfds.builder_from_directory(path)
         metadata = dict(builder.info.metadata or {})
@@ -182,7 +182,8 @@ def open_dataset(path: str) -> Any:
         ) from error
     if 'spec' not in metadata:
         raise ValueError(
-            f"The dataset at {path!r} does not say what it holds: its metadata needs 'spec' (Spec.to_json)."
+            f"The dataset at {path!r} does not say what it holds: its metadata needs 'spec'; launch/convert.py makes "
+            'a dataset of it that has one.'
         )
     try:
         Spec.from_json(metadata['spec'])
