@@ -22,8 +22,11 @@ One file per family; `make` knows them by the part of the name before the slash.
     options(name)            -> what can be set about one, as {name: worldmodels.worlds.options.Option}
     load(name, **options)    -> the world for one, to be lifted; it is given every option, already checked
     load_batch(name, batch, **options)    in its place: a batched world, as those outside JAX are (`worlds.host`)
+    has(name)                -> whether there is such a world beside those that `names` lists; optional
 
 and imports its packages inside functions, so that a family whose package is missing is in nobody's way.
+
+A world of one's own has no family: it is named by its import path, 'my_package.my_module:MyWorld' (`worlds.own`).
 """
 
 from __future__ import annotations
@@ -37,13 +40,15 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
-from worldmodels import rng
+from worldmodels import imports, rng
 from worldmodels.types import PyTree, Spec
 from worldmodels.worlds.options import Option, choose
 
 FAMILIES = {
     'atari': 'worldmodels.worlds.atari',
     'craftax': 'worldmodels.worlds.craftax',
+    'crafter': 'worldmodels.worlds.crafter',
+    'gymnasium': 'worldmodels.worlds.gymnasium',
     'gymnax': 'worldmodels.worlds.gymnax',
     'navix': 'worldmodels.worlds.navix',
     'xminigrid': 'worldmodels.worlds.xminigrid',
@@ -114,6 +119,8 @@ def names(family: str | None = None) -> list[str]:
 
 def options(name: str) -> dict[str, Option]:
     """What can be set about the world 'family/name'. Raises ValueError as `make` does."""
+    if _is_own(name):
+        return _own().options(name)
     family, rest = _known(name)
     return _module(family).options(rest)
 
@@ -124,12 +131,14 @@ def chosen(name: str, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def make(name: str, batch: int, **given) -> Any:
-    """The world called 'family/name', `batch` copies at once: a `World`, or a `worlds.host.Host`.
+    """The world called 'family/name', or by an import path, `batch` copies at once: a `World`, or a `worlds.host.Host`.
 
     `options(name)` says what may be given. Raises ValueError for a name, an option or a value that is not known, with the
     nearest known one, and for a family whose package is missing, with how to install it.
     """
     complete = chosen(name, given)
+    if _is_own(name):
+        return _own().make(name, batch, **complete)
     family, rest = _known(name)
     if hasattr(_module(family), 'load_batch'):  # it has a state of its own: nobody else may hold the same one
         return _module(family).load_batch(rest, batch, **complete)
@@ -140,6 +149,14 @@ def make(name: str, batch: int, **given) -> Any:
 def _made(family: str, name: str, batch: int, chosen: tuple) -> Lifted:
     # Worlds are compared by identity: the same one again compiles nothing anew.
     return lift(_module(family).load(name, **dict(chosen)), batch)
+
+
+def _is_own(name: str) -> bool:
+    return imports.is_path(name) and '/' not in name
+
+
+def _own() -> Any:
+    return importlib.import_module('worldmodels.worlds.own')
 
 
 def _module(family: str) -> Any:
@@ -157,9 +174,10 @@ def _missing(family: str) -> str | None:
 
 def _known(name: str) -> tuple[str, str]:
     family, _, rest = name.partition('/')
-    if family in FAMILIES and name in names(family):
+    if family in FAMILIES and (name in names(family) or getattr(_module(family), 'has', lambda name: False)(rest)):
         return family, rest
-    raise ValueError(f"There is no world {name!r}: give 'family/name'{_nearest(name)}.")
+    own = f" A world of your own is named '{imports.FORM}'." if not family or not rest else ''
+    raise ValueError(f"There is no world {name!r}: give 'family/name'{_nearest(name)}.{own}")
 
 
 def _nearest(name: str) -> str:
