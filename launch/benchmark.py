@@ -5,8 +5,10 @@
     python launch/benchmark.py masked_dreaming --stream              latency of single frames, deadline misses
     python launch/benchmark.py masked_dreaming --curve=10000         cost of a dreamed frame, the 10th to the 10,000th
     python launch/benchmark.py tokenizer --profile                   where the time goes, and what limits it there
+    python launch/benchmark.py --read=runs/doorkey/data              segments read a second, against TFDS alone
 
-Data are random and already on the device. Machines differ, so compare shares of the peak, and times only side by side.
+But for --read, data are random and already on the device. Machines differ, so compare shares of the peak, and times only
+side by side.
 """
 
 from __future__ import annotations
@@ -30,6 +32,9 @@ STREAM = flags.DEFINE_bool('stream', False, 'Also dream frame by frame at batch 
 DEADLINE = flags.DEFINE_float('deadline_ms', 100.0, 'A streamed frame that takes longer is a miss.', lower_bound=0.0)
 CURVE = flags.DEFINE_integer('curve', 0, 'Also dream this many frames and plot the cost of each.', lower_bound=0)
 PROFILE = flags.DEFINE_bool('profile', False, 'Also trace each program and name its slowest instructions.')
+READ = flags.DEFINE_string('read', '', 'Also read this dataset, as training does and by TFDS alone.')
+READ_BATCH = flags.DEFINE_integer('read_batch', 16, 'Segments of a batch that is read.', lower_bound=1)
+READ_LENGTH = flags.DEFINE_integer('read_length', 32, 'Frames of a segment that is read.', lower_bound=1)
 WORKDIR = flags.DEFINE_string('workdir', 'runs/benchmark', 'Folder of curves and traces.')
 JSON = flags.DEFINE_string('json', '', 'File to write all figures to.')
 
@@ -38,7 +43,7 @@ SHOWN = 15
 
 
 def main(argv: list[str]) -> None:
-    if len(argv) < 2:
+    if len(argv) < 2 and not READ.value:
         raise app.UsageError('name at least one workload, or an experiment such as experiments/doorkey.py:masked')
     chosen = {name: find(name) for name in argv[1:]}
     allocator.keep_freed_memory()
@@ -54,6 +59,11 @@ def main(argv: list[str]) -> None:
         folder = name.replace('/', '_').replace(':', '_').replace('.py', '')
         results[name], profiles = benchmark.measure(folder, config, measures, asked)
         show(console, name, results[name], profiles)
+    if READ.value:
+        from worldmodels.evaluation import reading
+
+        results['reading'] = reading.measure(READ.value, READ_BATCH.value, READ_LENGTH.value)
+        show(console, f'reading {READ.value}', results['reading'], {})
     if JSON.value:
         report = {'machine': machine(), 'workloads': results}
         pathlib.Path(JSON.value).write_text(json.dumps(report, indent=2) + '\n')
@@ -101,7 +111,11 @@ def show(console: Console, name: str, result: dict, profiles: dict) -> None:
     table.add_column('value', justify='right')
     for key, value in result.items():
         shown = (
-            f'{value:.1%}' if key.endswith('share_of_peak') else f'{value:,.4g}' if value < 1000 else f'{value:,.0f}'
+            f'{value:.1%}'
+            if key.endswith(('share_of_peak', 'share'))
+            else f'{value:,.4g}'
+            if value < 1000
+            else f'{value:,.0f}'
         )
         table.add_row(key, shown)
     console.print(table)

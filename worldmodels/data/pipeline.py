@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from worldmodels.data import records
+from worldmodels.data import decoding, records
 from worldmodels.data.episodes import as_ticks, features, flat, open_dataset, reason, to_ticks
 from worldmodels.types import Spec, Ticks
 
@@ -39,7 +39,7 @@ class Episodes:
             )
         self.spec = found
         self._path, self._split = path, split
-        self._source = builder.as_data_source(split=split)
+        self._source = decoding.Records(builder, split, found)
         self._cache: collections.OrderedDict[int, dict] = collections.OrderedDict()
         self._lock, self._budget, self._held = threading.Lock(), cache_bytes, 0
         self.lengths = _lengths(path, split, metadata)
@@ -96,6 +96,7 @@ def segments(
     process_index: int = 0,
     process_count: int = 1,
     shuffle: bool = True,
+    cache_bytes: int = CACHE_BYTES,
 ):
     """An endless grain iterator of `Ticks` (numpy, (batch_size / process_count, length, ...)), its state exact.
 
@@ -103,7 +104,7 @@ def segments(
     one may run over an episode's end into the next (is_first inside it). Without `consecutive` the segments are drawn
     in random order, from a cut that shifts with the epoch. With it every row follows its own stream: its segments
     continue each other (continues_B true after the first), across epochs too. `shuffle=False` keeps the order on disk.
-    example_B is the row's number in the whole batch.
+    example_B is the row's number in the whole batch. Episodes once read stay in memory up to `cache_bytes`.
 
     Raises ValueError for a dataset that is not what `spec` says, a batch the processes cannot share, too few frames.
     """
@@ -114,7 +115,14 @@ def segments(
             f'batch_size={batch_size} cannot be shared by {process_count} processes: give a multiple of it.'
         )
     source = Segments(
-        Episodes(path, split, spec), batch_size, length, seed, consecutive, process_index, process_count, shuffle
+        Episodes(path, split, spec, cache_bytes),
+        batch_size,
+        length,
+        seed,
+        consecutive,
+        process_index,
+        process_count,
+        shuffle,
     )
     # One thread reads ahead: with two cores more of them only take turns.
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
