@@ -14,9 +14,7 @@ side by side.
 from __future__ import annotations
 
 import json
-import os
 import pathlib
-import platform
 import sys
 
 import ml_collections
@@ -47,7 +45,7 @@ def main(argv: list[str]) -> None:
         raise app.UsageError('name at least one workload, or an experiment such as experiments/doorkey.py:masked')
     chosen = {name: find(name) for name in argv[1:]}
     allocator.keep_freed_memory()
-    from worldmodels.evaluation import benchmark  # after the flags are read: --help answers at once
+    from worldmodels.evaluation import benchmark, machine  # after the flags are read: --help answers at once
 
     logging.set_verbosity(logging.WARNING)  # jax tells which accelerators it does not find
     console = Console(width=None if sys.stdout.isatty() else 160)
@@ -65,7 +63,7 @@ def main(argv: list[str]) -> None:
         results['reading'] = reading.measure(READ.value, READ_BATCH.value, READ_LENGTH.value)
         show(console, f'reading {READ.value}', results['reading'], {})
     if JSON.value:
-        report = {'machine': machine(), 'workloads': results}
+        report = {'machine': machine.machine(), 'workloads': results}
         pathlib.Path(JSON.value).write_text(json.dumps(report, indent=2) + '\n')
 
 
@@ -84,21 +82,6 @@ def find(name: str) -> tuple[ml_collections.ConfigDict, tuple[str, ...]]:
         return benchmarks.get_config(name), benchmarks.MEASURES[workload]
     config, _ = experiment.load(name)
     return config, BOTH[:1] if tuple(config.train.parts) == ('heart',) else BOTH
-
-
-def machine() -> dict:
-    """What the figures were measured on."""
-    import jax
-
-    devices = jax.local_devices()
-    return {
-        'devices': len(devices),
-        'device': devices[0].device_kind,
-        'processor': platform.processor() or platform.machine(),
-        'cores': os.cpu_count(),
-        'jax': jax.__version__,
-        'python': platform.python_version(),
-    }
 
 
 def show(console: Console, name: str, result: dict, profiles: dict) -> None:

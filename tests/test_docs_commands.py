@@ -24,6 +24,7 @@ script, commands = sys.argv[1], json.load(sys.stdin)
 sys.argv = [script]
 from absl import flags
 from worldmodels import worlds
+from worldmodels.evaluation import worlds as listing
 from worldmodels.training import config as configs, experiment
 from worldmodels.worlds.options import parse
 module = importlib.import_module('launch.' + script)
@@ -36,6 +37,9 @@ for command in commands:
         words = flags.FLAGS([script, *argv])[1:]
         if script == 'collect':
             worlds.chosen(flags.FLAGS.world, parse(flags.FLAGS.option))
+        if script == 'worlds':
+            listing.find(words)
+            continue
         named = [flags.FLAGS.config] if 'config' in flags.FLAGS else words
         for name in named:
             if 'NAME' in name:

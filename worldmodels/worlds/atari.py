@@ -7,6 +7,8 @@ life: a life lost is a cost, `life_lost`.
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from worldmodels.types import ActionSpace, Modality, Spec
@@ -40,10 +42,13 @@ def load_batch(name: str, batch: int, **chosen) -> Atari:
     return Atari(_roms()[name], batch, **chosen)
 
 
+@functools.cache
 def _roms() -> dict[str, str]:
-    from ale_py import roms
+    from ale_py import ALEInterface, roms
 
-    return {rom.title().replace('_', ''): rom for rom in roms.get_all_rom_ids()}
+    # Four are for two players: the console given one of them ends the process.
+    ids = (rom for rom in roms.get_all_rom_ids() if ALEInterface.isSupportedROM(str(roms.get_rom_path(rom))))
+    return {rom.title().replace('_', ''): rom for rom in ids}
 
 
 class Atari(Host):

@@ -12,6 +12,8 @@ of three sizes first, and write them beside its code.)
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -66,9 +68,13 @@ class CraftaxWorld:
             ActionSpace('discrete', len(Action), tuple(action.name.lower() for action in Action)),
             ('reward', 'discount', 'damage', 'lava', *self.reached),
         )
+
+    @functools.cached_property
+    def dtypes(self):
+        # Not before it is played: to trace a step takes a second.
         key, action = jax.random.key(0), jnp.int32(0)
         start = jax.eval_shape(self._reset, key)
-        self.dtypes = carry.dtypes(start, jax.eval_shape(self._step, start, action, key)[0])
+        return carry.dtypes(start, jax.eval_shape(self._step, start, action, key)[0])
 
     def reset(self, key: jax.Array):
         state = carry.cast(self._reset(key), self.dtypes)
