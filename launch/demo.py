@@ -7,25 +7,19 @@ Runs the commands it prints, one after the other. Each goes on where it was, so 
 
 from __future__ import annotations
 
-import os
-import pathlib
-import shlex
-import subprocess
-import sys
 import time
 
 from absl import flags
 
-from launch import command
+from launch import command, stages
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 EXPERIMENT = 'experiments/doorkey.py'
 
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/demo', 'Where everything goes.')
 _TINY = flags.DEFINE_bool('tiny', False, 'The same road in a minute with models that learn nothing, to try it out.')
 
 
-def stages(workdir: str, tiny: bool) -> list[tuple[str, list[str]]]:
+def road(workdir: str, tiny: bool) -> list[tuple[str, list[str]]]:
     """What the demo does, in order: (title, command after the interpreter)."""
     data = f'{workdir}/data'
     small = ',tiny' if tiny else ''
@@ -56,30 +50,17 @@ def main(argv: list[str]) -> None:
     del argv
     workdir = _WORKDIR.value.rstrip('/')
     began, laps = time.time(), []
-    todo = stages(workdir, _TINY.value)
+    todo = road(workdir, _TINY.value)
     for i, (title, stage) in enumerate(todo, 1):
-        start = time.time()
-        print(f'\n[{i}/{len(todo)}] {title}\n$ python {shlex.join(stage)}', flush=True)
-        status = _status_of([sys.executable, *stage])
-        if status:
-            again = f'python launch/demo.py --workdir={workdir}'
-            raise ValueError(f'stage {i} ended with status {status}; `{again}` goes on from here.')
-        laps.append((title, time.time() - start))
+        try:
+            laps.append((title, stages.run(stage, f'[{i}/{len(todo)}] {title}')))
+        except ValueError as error:
+            raise ValueError(f'{error}; `python launch/demo.py --workdir={workdir}` goes on from here.') from None
     print()
     for title, seconds in laps:
         print(f'{seconds:6.0f} s  {title}')
     print(f'{time.time() - began:6.0f} s  in all')
-    print(f'\nThe report: {(ROOT / workdir / "report.html")}')
-
-
-def _status_of(stage: list[str]) -> int:
-    """Run one stage. Ctrl-C reaches it too, and it may have something to save before it ends."""
-    process = subprocess.Popen(stage, cwd=ROOT, env=os.environ)
-    try:
-        return process.wait()
-    except KeyboardInterrupt:
-        process.wait()
-        raise
+    print(f'\nThe report: {(stages.ROOT / workdir / "report.html")}')
 
 
 if __name__ == '__main__':

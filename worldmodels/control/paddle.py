@@ -1,0 +1,51 @@
+"""A player of Breakout that sees the ball: the paddle goes where the ball is going."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from worldmodels import rng
+from worldmodels.control.random import uniform
+from worldmodels.types import ActionSpace
+
+MOVES = ('noop', 'left', 'right')
+COLUMNS = 10
+TO_THE_RIGHT = (False, True, True, False)  # by ball_dir: up left, up right, down right, down left
+
+
+@dataclasses.dataclass(frozen=True)
+class Paddle:
+    """Keeps the paddle under the ball's next column; with probability `noise` it acts at random.
+
+    Reads `World.truth` of MinAtar's Breakout: ball_x, ball_dir, pos (columns, from the left). Raises ValueError for a
+    world without the actions noop, left, right.
+    """
+
+    action: ActionSpace
+    noise: float = 0.0
+
+    def __post_init__(self):
+        missing = [move for move in MOVES if move not in self.action.names]
+        if missing:
+            raise ValueError(
+                f'The paddle needs the actions {", ".join(MOVES)}; this world has no {", ".join(missing)}.'
+            )
+
+    def initial(self, batch: int) -> tuple:
+        return ()
+
+    def __call__(self, params, belief, policy_state, keys_B: jax.Array):
+        truth = belief.truth
+        noise_keys, draw_keys = rng.split(keys_B, 2)
+        step_B = jnp.where(jnp.asarray(TO_THE_RIGHT)[truth['ball_dir']], 1, -1)
+        # A ball that meets a wall turns round.
+        target_B = jnp.abs(truth['ball_x'] + step_B)
+        target_B = jnp.where(target_B >= COLUMNS, 2 * (COLUMNS - 1) - target_B, target_B)
+        stay, left, right = (self.action.names.index(move) for move in MOVES)
+        gap_B = target_B - truth['pos']
+        action_B = jnp.where(gap_B < 0, left, jnp.where(gap_B > 0, right, stay))
+        stray_B = rng.draw(lambda key: jax.random.bernoulli(key, self.noise), noise_keys)
+        return jnp.where(stray_B, uniform(self.action, draw_keys), action_B).astype(jnp.int32), policy_state, {}
