@@ -17,7 +17,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     Options: memory (of the masked variant: window, recurrent or none), size (of the recurrent one), tiny (a few steps of
     the same road).
     """
-    variant, options = parse(arg, ('masked', 'recurrent'), memory='window', size='1m', tiny=False)
+    variant, options = parse(arg, ('masked', 'recurrent'), **verticals.OPTIONS)
     config = default_config()
     config.world = {'name': 'gymnax/Breakout-MinAtar'}
     config.data.path = 'runs/minatar/data'
@@ -25,7 +25,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     if variant == 'recurrent':
         verticals.recurrent(config, options['size'])
     else:
-        verticals.masked(config, variant, tokenizer='', heart=HEART, memory=options['memory'])
+        verticals.masked(config, variant, options, tokenizer='', heart=HEART)
     if options['tiny']:
         verticals.tiny(config)
     return config

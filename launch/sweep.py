@@ -14,7 +14,6 @@ import difflib
 import hashlib
 import importlib.util
 import json
-
 import pathlib
 import subprocess
 

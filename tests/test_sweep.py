@@ -21,8 +21,11 @@ SCRIPT = {script!r}
 def get_table(workdir):
     measures = (('image', 'exact', (1, 2)),)
     row = lambda name, *words: Row(
-        name, {{'letter': name}}, (('first', (SCRIPT, workdir, name, 'one')), ('second', (SCRIPT, workdir, name, 'two', *words))),
-        f'{{workdir}}/{{name}}.json', measures,
+        name,
+        {{'letter': name}},
+        (('first', (SCRIPT, workdir, name, 'one')), ('second', (SCRIPT, workdir, name, 'two', *words))),
+        f'{{workdir}}/{{name}}.json',
+        measures,
     )
     return [row('a'), row('b', *{extra!r}), row('c')]
 """
