@@ -1,4 +1,13 @@
-"""Atari."""
+"""Atari Breakout from pixels, 64 x 64 in colour, played at random: a small world in which little moves, and that decides.
+
+python launch/collect.py --world=atari/Breakout --policy=sticky --steps=40000 --validation=40 --path=runs/atari/data
+python launch/train.py --config=experiments/atari.py:tokenizer --workdir=runs/atari/tokenizer
+python launch/train.py --config=experiments/atari.py:masked --workdir=runs/atari/masked
+python launch/evaluate.py --workdir=runs/atari/masked
+
+python launch/train.py --config=experiments/atari.py:recurrent --workdir=runs/atari/recurrent
+python launch/evaluate.py --workdir=runs/atari/recurrent
+"""
 
 from __future__ import annotations
 
@@ -22,6 +31,10 @@ HEART = {
 
 
 def get_config(arg: str = '') -> ml_collections.ConfigDict:
+    """Variants: tokenizer, masked (on the tokenizer's tokens), recurrent (DreamerV3's world model, trained jointly).
+
+    Options: memory and transition (of the masked variant), size (of the recurrent one), tiny (a few steps of the same road).
+    """
     variant, options = parse(arg, verticals.VARIANTS, **verticals.OPTIONS)
     config = default_config()
     config.world = {'name': 'atari/Breakout'}

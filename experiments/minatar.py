@@ -1,4 +1,12 @@
-"""MinAtar Breakout."""
+"""MinAtar Breakout, 10 x 10 cells of four channels: exact cells, and episodes of all lengths.
+
+python launch/collect.py --world=gymnax/Breakout-MinAtar --policy=random:0.3,scripted:0.7 --noise=0.1 --path=runs/minatar/data
+python launch/train.py --config=experiments/minatar.py:masked --workdir=runs/minatar/masked
+python launch/evaluate.py --workdir=runs/minatar/masked
+
+python launch/train.py --config=experiments/minatar.py:recurrent --workdir=runs/minatar/recurrent
+python launch/evaluate.py --workdir=runs/minatar/recurrent
+"""
 
 from __future__ import annotations
 
@@ -14,8 +22,7 @@ HEART = {'kind': 'palette', 'codes': 16, 'embedding': 16}
 def get_config(arg: str = '') -> ml_collections.ConfigDict:
     """Variants: masked (on exact cells), recurrent (DreamerV3's world model, trained jointly).
 
-    Options: memory (of the masked variant: window, recurrent or none), size (of the recurrent one), tiny (a few steps of
-    the same road).
+    Options: memory and transition (of the masked variant), size (of the recurrent one), tiny (a few steps of the same road).
     """
     variant, options = parse(arg, ('masked', 'recurrent'), **verticals.OPTIONS)
     config = default_config()

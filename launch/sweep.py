@@ -88,7 +88,7 @@ def run(row: Row, title: str) -> dict[str, str]:
     folder = pathlib.Path(_WORKDIR.value)
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / 'stages.json'
-    seconds = 0.0
+    seconds = {'seconds': 0.0, 'training_seconds': 0.0}
     for number, (about, stage) in enumerate(row.stages, 1):
         key = ' '.join(stage)
         known = json.loads(log.read_text()) if log.exists() else {}
@@ -98,13 +98,14 @@ def run(row: Row, title: str) -> dict[str, str]:
             known[key] = {'seconds': round(spent, 1), 'done': True}
             with making.whole(str(log)) as temporary:
                 pathlib.Path(temporary).write_text(json.dumps(known, indent=1))
-        seconds += known[key]['seconds']
+        seconds['seconds'] += known[key]['seconds']
+        seconds['training_seconds'] += known[key]['seconds'] if stage[0] == 'launch/train.py' else 0.0
     report = json.loads((stages.ROOT / row.report).read_text())
     return {
         'name': row.name,
         **{k: str(v) for k, v in row.about.items()},
         **{k: f'{v:.4g}' if isinstance(v, float) else str(v) for k, v in measured(report, row.measures).items()},
-        'seconds': f'{seconds:.0f}',
+        **{k: f'{v:.0f}' for k, v in seconds.items()},
         'hardware': report['hardware'],
         'jax': report['versions']['jax'],
         'commit': _commit(),

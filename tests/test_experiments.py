@@ -11,7 +11,7 @@ import jax
 import pytest
 from models import experience
 
-from experiments import benchmarks, doorkey
+from experiments import benchmarks, doorkey, minatar
 from worldmodels.build import build_model, complete, init_variables
 from worldmodels.evaluation.benchmark import spec_of
 from worldmodels.evaluation.settings import Settings
@@ -31,7 +31,12 @@ DOORKEY = [
     'recurrent,tiny',
 ]
 DOORKEY += [f'recurrent,size={size}' for size in DREAMER]
-ALL = [(doorkey, arg) for arg in DOORKEY] + [(benchmarks, name) for name in benchmarks.MEASURES]
+MINATAR = ['masked', 'masked,memory=none', 'recurrent', 'recurrent,tiny']
+ALL = (
+    [(doorkey, arg) for arg in DOORKEY]
+    + [(minatar, arg) for arg in MINATAR]
+    + [(benchmarks, name) for name in benchmarks.MEASURES]
+)
 
 
 @pytest.mark.parametrize(('experiment', 'arg'), ALL, ids=lambda x: x if isinstance(x, str) else x.__name__[12:])
