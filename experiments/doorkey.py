@@ -16,7 +16,7 @@ On the same machine, 19 minutes at 320 ms a step: 34.5% of changed cells, no fra
 its own heart: 37.5%, and none. What it can draw limits it, not yet what it foresees: it codes a frame as one vector, and saw
 883 layouts.
 
-python launch/collect.py --world=navix/DoorKey-Random-8x8 --observation=symbolic --path=runs/symbolic
+python launch/collect.py --world=navix/DoorKey-Random-8x8 --option observation=symbolic --path=runs/symbolic
 python launch/train.py --config=experiments/doorkey.py:recurrent,observation=symbolic --workdir=runs/doorkey/symbols
     --config.data.path=runs/symbolic --config.train.steps=16000
 python launch/evaluate.py --workdir=runs/doorkey/symbols

@@ -41,9 +41,7 @@ class Paddle:
         truth = belief.truth
         noise_keys, draw_keys = rng.split(keys_B, 2)
         step_B = jnp.where(jnp.asarray(TO_THE_RIGHT)[truth['ball_dir']], 1, -1)
-        # A ball that meets a wall turns round.
-        target_B = jnp.abs(truth['ball_x'] + step_B)
-        target_B = jnp.where(target_B >= COLUMNS, 2 * (COLUMNS - 1) - target_B, target_B)
+        target_B = jnp.clip(truth['ball_x'] + step_B, 0, COLUMNS - 1)  # at a wall it stays a tick in its column
         stay, left, right = (self.action.names.index(move) for move in MOVES)
         gap_B = target_B - truth['pos']
         action_B = jnp.where(gap_B < 0, left, jnp.where(gap_B > 0, right, stay))

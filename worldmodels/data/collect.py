@@ -25,6 +25,7 @@ import numpy as np
 
 from worldmodels import interaction, rng, worlds
 from worldmodels.control.mixture import Mixture
+from worldmodels.control.paddle import Paddle
 from worldmodels.control.planner import Planner
 from worldmodels.control.random import Random
 from worldmodels.control.scripted import MOVES, Scripted
@@ -117,10 +118,13 @@ class Settings:
         return worlds.make(self.world, batch or self.lanes, **dict(self.options))
 
 
+SCRIPTS = {'gymnax/Breakout-MinAtar': Paddle}
+"""Worlds with a script of their own; the others are played by `Scripted`, where they have keys and doors."""
+
 POLICIES: dict[str, Callable[[Spec, Settings, Any], Any]] = {
     'random': lambda spec, settings, model: Random(spec.action),
     'sticky': lambda spec, settings, model: Sticky(spec.action),
-    'scripted': lambda spec, settings, model: Scripted(spec.action, settings.noise),
+    'scripted': lambda spec, settings, model: SCRIPTS.get(settings.world, Scripted)(spec.action, settings.noise),
     'checkpoint': lambda spec, settings, model: _planner(spec, settings, model),
 }
 
