@@ -16,6 +16,8 @@ from models import SPEC, config
 
 from worldmodels import imports
 from worldmodels.build import build_model, complete
+from worldmodels.data.episodes import read_spec
+from worldmodels.data.pipeline import Episodes
 from worldmodels.evaluation.examine import Trained
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -25,9 +27,11 @@ SLOW = 600
 
 
 def files_of(document: str) -> dict[str, str]:
-    """What a document tells to write, by name: a python block after a line that ends with the name and a colon."""
+    """What a document tells to write, by name: a block of Python or JSON that follows the name and what leads over to it."""
     text = (ROOT / 'docs' / 'howto' / document).read_text()
-    return dict(re.findall(r'`([\w/]+\.py)`:\n\n```python\n(.*?)```', text, re.DOTALL))
+    blocks = list(re.finditer(r'```(python|json)\n(.*?)```', text, re.DOTALL))
+    ends = {'python': 'py', 'json': 'json'}
+    return {re.findall(rf'`(\w+\.{ends[b[1]]})`', text[: b.start()])[-1]: b[2] for b in blocks}
 
 
 def commands_of(document: str) -> list[str]:
@@ -90,6 +94,15 @@ def written(request, tmp_path, monkeypatch):
         sys.modules.pop(name.removesuffix('.py'), None)
 
 
+def assert_trained_and_judged(workdir: pathlib.Path) -> None:
+    """A run of 20 steps whose losses are numbers and whose dreams were judged."""
+    rows = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+    assert all(np.isfinite(row['loss']) for row in rows)
+    assert rows[-1]['step'] == 20
+    report = json.loads((workdir / 'evaluation' / 'report.json').read_text())
+    assert report['worlds'][0]['role'] == 'model'
+
+
 @pytest.mark.parametrize('document', DOCUMENTS, ids=lambda p: p.stem)
 def test_a_howto_is_under_a_page_and_its_code_under_forty_lines(document):
     assert len(document.read_text().splitlines()) <= 90
@@ -99,7 +112,7 @@ def test_a_howto_is_under_a_page_and_its_code_under_forty_lines(document):
     for name, text in files.items():
         lines = [line for line in text.splitlines() if line.strip()]
         assert len(lines) < 40, f'{name} has {len(lines)} lines'
-    assert document.read_text().count('```python') == len(files), 'all of the code is run'
+    assert document.read_text().count('```') == 2 * len(files) + 2, 'all of it is run'
 
 
 @pytest.mark.parametrize(
@@ -137,14 +150,28 @@ def test_a_part_is_held_to_the_contract_trained_and_judged(readme, monkeypatch, 
     workdir = readme / 'runs' / run
     kept = json.loads((workdir / 'config.json').read_text())['model'][part]
     assert kept == {**kept, 'kind': kind, **changed}
-    losses = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
-    assert all(np.isfinite(row['loss']) for row in losses)
-    assert losses[-1]['step'] == 20
-    report = json.loads((workdir / 'evaluation' / 'report.json').read_text())
-    assert report['worlds'][0]['role'] == 'model'
+    assert_trained_and_judged(workdir)
     # Elsewhere, where its code is not, the run is refused: a checkpoint brings none along.
     (readme / 'elsewhere').mkdir(exist_ok=True)
     monkeypatch.chdir(readme / 'elsewhere')
     monkeypatch.setattr(sys, 'path', list(sys.path))
     with pytest.raises(ValueError, match=f"no module '{kind.partition(':')[0]}' is installed"):
         Trained.load(str(workdir))
+
+
+@pytest.mark.slow
+def test_a_dataset_is_converted_trained_on_and_judged(tmp_path):
+    described, converted = follow('dataset.md', folder(tmp_path))[1:3]
+    mapping = json.loads(described)
+    written = json.loads(files_of('dataset.md')['my_mapping.json'])
+    assert list(mapping['observation']) == ['image']
+    assert mapping['reward'] == written['reward'] == 'score'
+    assert 'train: 36 episodes, 1,440 frames' in converted
+    spec = read_spec(str(tmp_path / 'runs/ball/data'))
+    assert spec.modalities['image'].shape == (32, 32, 3)
+    assert spec.action.names == ('left', 'stay', 'right')
+    # The score came with the frame it was won at: as a tick has it, and one row earlier on disk.
+    episode = Episodes(str(tmp_path / 'runs/ball/data'), 'train', spec)[0]
+    at_wall = (episode['observation/image'][:, 12, 31, 0] == 255).astype(np.float32)
+    np.testing.assert_array_equal(episode['reward'][:-1], at_wall[1:])
+    assert_trained_and_judged(tmp_path / 'runs/ball/model')
