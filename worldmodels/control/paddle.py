@@ -1,4 +1,9 @@
-"""A player of Breakout that sees the ball: the paddle goes where the ball is going."""
+r"""A player of MinAtar's Breakout (Young & Tian, 2019, arXiv 1903.03176) that sees the ball and goes where it is going.
+
+$$a = \mathrm{sign}(x_{t+1} - p_t)$$
+
+with x the ball's column and p the paddle's.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Any Gymnasium environment, one to a lane: 'gymnasium/CartPole-v1', or 'gymnasium/minigrid:MiniGrid-Empty-8x8-v0', which
-imports `minigrid` first (Gymnasium's own way to name it).
+"""Any Gymnasium environment (Towers et al., 2024, arXiv 2407.17032), one to a lane: 'gymnasium/CartPole-v1', or
+'gymnasium/minigrid:MiniGrid-Empty-8x8-v0', which imports `minigrid` first (Gymnasium's own way to name it).
 
 Lanes are played one after the other, or each in a process of its own (option processes).
 """
