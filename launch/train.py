@@ -32,8 +32,10 @@ def main(argv: list[str]) -> None:
     config, _ = experiment.load(_CONFIG.value)
     config = experiment.override(config, experiment.take(sys.argv)[1])
     allocator.keep_freed_memory()
-    from worldmodels.training import loop  # after the flags are read: --help answers at once
+    from worldmodels.evaluation.settings import Settings  # after the flags are read: --help answers at once
+    from worldmodels.training import loop
 
+    Settings.of(config.get('evaluate', {}))  # not when the model is trained and to be examined
     loop.train(config, _WORKDIR.value)
 
 

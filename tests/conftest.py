@@ -1,6 +1,8 @@
 """Settings of the whole suite, and parts of one's own that its tests are to be run on."""
 
+import commands
 import jax
+import pytest
 
 # Most of the suite's time is compiling programs that run once. Processes that tests start compile as users do.
 jax.config.update('jax_disable_most_optimizations', True)
@@ -17,3 +19,11 @@ def pytest_configure(config):
     for part, known in (('memory', models.MEMORIES), ('transition', models.TRANSITIONS)):
         if config.getoption(part):
             known[config.getoption(part)] = {}
+
+
+@pytest.fixture(scope='session')
+def command():
+    """Runs a command of launch/ as a process: see `commands.Commands`."""
+    run = commands.Commands()
+    yield run
+    run.close()

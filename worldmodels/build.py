@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from worldmodels import heart as hearts
-from worldmodels import imports, rng
+from worldmodels import imports, ranges, rng
 from worldmodels import memory as memories
 from worldmodels import transition as transitions
 from worldmodels.filter import Filter, Tokenized
@@ -201,4 +201,11 @@ def _fields(part: str, cls: type, config: Mapping, wiring: Mapping) -> nn.Module
                 f'(default {default!r}).'
             )
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
+    if cls.__module__.startswith('worldmodels.'):  # the fields of a part of one's own mean what it says
+        defaults = {n: declared[n].default for n in settable if declared[n].default is not dataclasses.MISSING}
+        given = {**defaults, **values}
+        wrong = ranges.fault(given, [n for n, default in defaults.items() if isinstance(default, float)])
+        if wrong:
+            name, expected = wrong
+            raise ValueError(f'model.{part}.{name} is {given[name]!r}; it takes {expected}.')
     return cls(**values, **{k: v for k, v in wiring.items() if k in declared})

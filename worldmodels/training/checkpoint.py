@@ -177,7 +177,7 @@ def load(workdir: str | os.PathLike) -> tuple[ml_collections.ConfigDict, Spec, d
     Raises:
       ValueError: there is no checkpoint, or it cannot be read.
     """
-    config, spec = _read_config(pathlib.Path(workdir))
+    config, spec = read_config(workdir)
     checkpoints = Checkpoints(workdir)
     try:
         step = checkpoints.latest()
@@ -228,7 +228,9 @@ def versions() -> dict[str, str]:
     }
 
 
-def _read_config(workdir: pathlib.Path) -> tuple[ml_collections.ConfigDict, dict]:
+def read_config(workdir: str | os.PathLike) -> tuple[ml_collections.ConfigDict, dict]:
+    """The config and the spec (JSON) in a workdir. Raises ValueError where there are none, or they are damaged."""
+    workdir = pathlib.Path(workdir)
     config = config_lib.from_json(json.dumps(_read_json(workdir / 'config.json')))
     return config, _read_json(workdir / 'spec.json')
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import math
+import sys
 from typing import Any
 
 import ml_collections
@@ -17,6 +19,9 @@ from worldmodels.world_model import PARTS
 
 OPEN = ('world', 'model', 'evaluate', 'train.weights')
 """Sections whose fields are checked by the component that receives them."""
+
+MOST = 1 << 31
+"""Steps and sizes are counted in int32."""
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -85,6 +90,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _compare(config, default_config(), '')
     data, train = config.data, config.train
     for field, value, least in (
+        ('seed', config.seed, 0),
         ('data.batch_size', data.batch_size, 1),
         ('data.segment_length', data.segment_length, 1),
         ('train.steps', train.steps, 1),
@@ -94,9 +100,11 @@ def validate(config: ml_collections.ConfigDict) -> None:
         ('train.checkpoint_every', train.checkpoint_every, 1),
         ('train.keep', train.keep, 1),
         ('train.max_bad_steps', train.max_bad_steps, 1),
+        ('optimizer.warmup', config.optimizer.warmup, 0),
     ):
-        if value < least:
-            raise ValueError(f'config.{field} is {value}, expected {least} or more.')
+        if not least <= value < MOST:
+            expected = f'{least} or more' if value < least else f'less than {MOST}'
+            raise ValueError(f'config.{field} is {value}, expected {expected}.')
     if not 0 <= train.ema < 1:
         raise ValueError(f'config.train.ema is {train.ema}, expected a decay of at least 0 and below 1.')
     if train.dtype not in ('auto', 'float32', 'bfloat16'):
@@ -109,6 +117,9 @@ def validate(config: ml_collections.ConfigDict) -> None:
                 raise ValueError(f'config.{field} names "{part}", expected names among {", ".join(PARTS)}.')
     if not train.weights:
         raise ValueError('config.train.weights is empty: give each loss its weight, such as reconstruction = 1.0.')
+    for name, weight in train.weights.items():
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not math.isfinite(weight):
+            raise ValueError(f'config.train.weights.{name} is {weight!r}, expected a finite number.')
     if train.init_from.parts and not train.init_from.path:
         raise ValueError('config.train.init_from.parts is given without init_from.path, the workdir to start from.')
 
@@ -190,3 +201,5 @@ def _compare(given: Any, default: Any, where: str) -> None:
         kinds = {float: (int, float), tuple: (tuple, list)}.get(type(expected), (type(expected),))
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             raise ValueError(f'config.{path} is {value!r}, expected a value of type {type(expected).__name__}.')
+        if isinstance(expected, float) and not (-sys.float_info.max <= value <= sys.float_info.max):
+            raise ValueError(f'config.{path} is {value!r}, expected a finite number.')

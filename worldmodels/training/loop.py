@@ -125,9 +125,22 @@ class _Run:
         self.step_config = config_lib.step_config(config)
         self.optimizer = make_optimizer(config.optimizer, config.train.steps)
         self.bound = {'model': pieces.model, 'config': self.step_config, 'losses': pieces.losses}
-        self.like = jax.eval_shape(lambda: self._create(pieces.init()))
         self.ticks = abstract_ticks(pieces.spec, config.data.batch_size, config.data.segment_length)
-        step.check_losses(self.like, self.ticks, **self.bound)
+        begin = config.train.init_from.path
+        if begin and not (self.workdir / checkpoint.FOLDER).exists():
+            checkpoint.read_config(begin)
+        for split in ('train', 'validation') if config.train.evaluate_every else ('train',):
+            pieces.batches(split, False)  # what cannot be read is said now
+        try:
+            self.like = jax.eval_shape(lambda: self._create(pieces.init()))
+            step.check_losses(self.like, self.ticks, **self.bound)
+        except (ArithmeticError, AssertionError, AttributeError, IndexError, KeyError, TypeError) as error:
+            said = ' '.join(str(error).split())[:300]
+            raise ValueError(
+                f'The model of this config cannot be traced ({type(error).__name__}: {said}): its sizes do not fit '
+                'together, or a part of it is at fault; --debug shows where.'
+            ) from error
+        check_room(self.like)
         self.fingerprint = config_lib.fingerprint(config, pieces.spec.to_json(), pieces.dataset)
 
     def open(self) -> None:
@@ -312,6 +325,18 @@ class _Interrupts:
     def _request(self, number: int, _: Any) -> None:
         self.requested = signal.Signals(number).name
         signal.signal(number, self._before[number])
+
+
+def check_room(like: Any) -> None:
+    """Raises ValueError when the state alone, of these shapes, is more than the memory of a device."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    room = stats.get('bytes_limit') or os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    needed = types.nbytes(like)
+    if needed > room:
+        raise ValueError(
+            f'Parameters and optimizer take {needed / 1e9:,.0f} GB, and there are {room / 1e9:,.0f} GB on a device: '
+            'make config.model smaller.'
+        )
 
 
 def abstract_ticks(spec: types.Spec, batch: int, length: int) -> types.Ticks:
