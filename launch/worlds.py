@@ -15,6 +15,7 @@ import json
 import pathlib
 import sys
 import time
+import warnings
 
 from absl import flags, logging
 
@@ -42,7 +43,8 @@ def main(argv: list[str]) -> None:
     start = time.time()
     names = listing.find(argv[1:])
     # On stderr, so that the table can be piped.
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    with Progress(console=Console(stderr=True), transient=True) as bar, warnings.catch_warnings():
+        warnings.simplefilter('ignore', DeprecationWarning)  # Gymnasium's, of old versions that it lists itself
         task = bar.add_task('', total=len(names))
         for name in names:
             bar.update(task, description=name)
