@@ -124,6 +124,9 @@ def main(argv):
         f'{settings.world}: {frames:,} frames to train on and {settings.validation} held-out episodes; '
         f'{size:,.0f} MB of training frames before compression, as much in {path}.parts while it runs.'
     )
+    # Its import puts another in the place of Python's for a while, which the bar's thread must not meet.
+    import tensorflow_datasets  # noqa: F401
+
     start = time.time()
     frames = TextColumn('{task.completed:,.0f} / {task.total} frames')
     columns = (

@@ -111,6 +111,9 @@ def main(argv: list[str]) -> None:
         f'{"about" if plan.exact else "at least"} {plan.frames:,} frames, {size:,.1f} MB before compression, as much in '
         f'{path}.parts while it runs.'
     )
+    # Its import puts another in the place of Python's for a while, which the bar's thread must not meet.
+    import tensorflow_datasets  # noqa: F401
+
     start = time.time()
     bar = Progress(
         TextColumn('{task.description}'),

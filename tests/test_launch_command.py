@@ -2,14 +2,17 @@
 
 import errno
 import os
+import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from experiments import doorkey
 from worldmodels.training import experiment
 
+ROOT = pathlib.Path(__file__).parent.parent
 SCRIPT = """
 import errno, os, sys
 from absl import flags
@@ -172,3 +175,27 @@ def test_an_experiment_that_is_none_is_one_sentence(tmp_path, text, says):
         (tmp_path / 'other.py').write_text(text)
     with pytest.raises(ValueError, match=says):
         experiment.load(f'{tmp_path}/other.py:arg')
+
+
+@pytest.mark.parametrize('script', ['collect', 'convert'])
+def test_tfds_is_imported_before_a_progress_bar_has_its_thread(script, tmp_path):
+    """While TFDS is imported Python's own import is another, in which imports of a second thread fail."""
+    probe = (
+        'import runpy, sys; from rich.progress import Progress\n'
+        'def start(self): raise ValueError("tensorflow_datasets" in sys.modules and "it is there." or "it is not.")\n'
+        'Progress.start = start; script, sys.argv = sys.argv[1], sys.argv[1:]\n'
+        'runpy.run_path(script, run_name="__main__")'
+    )
+    frames = np.zeros((9, 8, 8, 3), np.uint8)
+    (tmp_path / 'in').mkdir()
+    for name in ('a', 'b'):
+        np.savez(tmp_path / 'in' / f'{name}.npz', image=frames, action=np.arange(9) % 2)
+    arguments = {'collect': [], 'convert': [f'--source=npz:{tmp_path}/in', '--set=validation=0.5']}[script]
+    done = subprocess.run(
+        [sys.executable, '-c', probe, f'{ROOT}/launch/{script}.py', f'--path={tmp_path}/out', *arguments],
+        env={**os.environ, 'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu'},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr.rstrip() == 'error: it is there.', done.stderr
