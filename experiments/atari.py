@@ -29,6 +29,8 @@ HEART = {
     'hide': 0.1,
 }
 
+COSTS = ('life_lost',)
+
 
 def get_config(arg: str = '') -> ml_collections.ConfigDict:
     """Variants: tokenizer, masked (on the tokenizer's tokens), recurrent (DreamerV3's world model, trained jointly).
@@ -41,9 +43,9 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     config.data.path = 'runs/atari/data'
     config.evaluate = {'starts': 200, 'context': 8, 'horizon': 10}
     if variant == 'recurrent':
-        verticals.recurrent(config, options['size'])
+        verticals.recurrent(config, options['size'], COSTS)
     else:
-        verticals.masked(config, variant, options, tokenizer='runs/atari/tokenizer', heart=HEART)
+        verticals.masked(config, variant, options, tokenizer='runs/atari/tokenizer', heart=HEART, costs=COSTS)
     if options['tiny']:
         verticals.tiny(config)
     return config

@@ -18,6 +18,8 @@ from worldmodels.training.config import default_config
 
 HEART = {'kind': 'palette', 'codes': 1024, 'patch': 7, 'embedding': 32}
 
+COSTS = ('damage', 'lava')
+
 
 def get_config(arg: str = '') -> ml_collections.ConfigDict:
     """Variants: masked (on the nearest of the patches seen, 9 x 9 of 7 x 7 pixels, as Dedieu et al., 2025, arXiv 2502.01591,
@@ -31,9 +33,9 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     config.data.path = 'runs/craftax/data'
     config.evaluate = {'starts': 200, 'context': 8, 'horizon': 10, 'tile': 7}
     if variant == 'recurrent':
-        verticals.recurrent(config, options['size'])
+        verticals.recurrent(config, options['size'], COSTS)
     else:
-        verticals.masked(config, variant, options, tokenizer='', heart=HEART)
+        verticals.masked(config, variant, options, tokenizer='', heart=HEART, costs=COSTS)
     if options['tiny']:
         verticals.tiny(config)
     return config

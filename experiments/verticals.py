@@ -24,6 +24,7 @@ def masked(
     *,
     tokenizer: str,
     heart: dict,
+    costs: tuple[str, ...] = (),
     length: int = 8,
     width: int = 64,
     depth: int = 2,
@@ -35,6 +36,7 @@ def masked(
       options: memory (window, recurrent or none) and transition (masked), or import paths of one's own.
       tokenizer: workdir from which the masked variant takes the heart.
       heart: fields of the heart, with its kind; 'palette' needs no tokenizer trained before.
+      costs: what the world pays out beside reward and discount.
       length: of the window, in ticks.
       width, depth, hidden: of the transition's and the window's transformers.
 
@@ -73,7 +75,7 @@ def masked(
             'steps': 400,
             'log_every': 20,
             'parts': ('filter', 'transition', 'memory', 'outcome'),
-            'weights': {'transition': 1.0, 'reward': 0.1, 'discount': 0.1},
+            'weights': {'transition': 1.0, **dict.fromkeys(('reward', 'discount', *costs), 0.1)},
             'ema': 0.98,
         }
     )
@@ -91,8 +93,11 @@ def _chosen(part: str, known: dict, options: dict) -> dict:
     return known[name]
 
 
-def recurrent(config: ml_collections.ConfigDict, size: str) -> None:
-    """Fill in the variant 'recurrent': DreamerV3's world model at a size of `worldmodels.sizes`, trained for minutes."""
+def recurrent(config: ml_collections.ConfigDict, size: str, costs: tuple[str, ...] = ()) -> None:
+    """Fill in the variant 'recurrent': DreamerV3's world model at a size of `worldmodels.sizes`, trained for minutes.
+
+    `costs` is what the world pays out beside reward and discount.
+    """
     config.model = complete(dreamer(size))
     config.data.update({'batch_size': 16, 'segment_length': 16})
     config.optimizer.update(
@@ -107,8 +112,7 @@ def recurrent(config: ml_collections.ConfigDict, size: str) -> None:
                 'reconstruction': 1.0,
                 'dynamics': 1.0,
                 'representation': 0.1,
-                'reward': 1.0,
-                'discount': 1.0,
+                **dict.fromkeys(('reward', 'discount', *costs), 1.0),
             },
         }
     )
