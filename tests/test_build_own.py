@@ -15,6 +15,7 @@ CHOICE = ('tokens', 'masked', 'recurrent', 'frame', ('transition', 'outcome'), '
 NUMBER = itertools.count()
 MEMORY = """
 import flax.linen as nn
+from worldmodels.heart.palette import Palette
 from worldmodels.memory.base import Memory
 
 class Last(Memory):
@@ -30,6 +31,9 @@ class Stepless(Memory):
     slots = 1
     def initial(self, batch): ...
     def sequence(self, h, z, action_BTA, reset_BT): ...
+
+class Small(Palette):
+    codes: int = 5
 
 class Bare(nn.Module):
     pass
@@ -70,6 +74,14 @@ def test_a_part_in_the_current_folder_is_built_with_its_fields_and_what_is_wired
     assert (type(m.memory).__name__, m.memory.length, m.memory.dtype) == ('Last', 7, 'float32')
     again = build_model(chosen('memory', f'{module}:Last', length=7), SPEC, 'float32')
     assert (m, hash(m)) == (again, hash(again)), 'a step compiled for one is the step of the other'
+
+
+def test_a_heart_of_ones_own_wires_the_other_parts(module):
+    m = build_model(chosen('heart', f'{module}:Small'), SPEC, 'float32')
+    assert (m.heart.codes, m.transition.classes, m.memory.dtype) == (5, 5, 'float32')
+    assert type(m.filter).__name__ == 'Tokenized'
+    with pytest.raises(ValueError, match=f"heart '{module}:Small' is a tokenizer"):
+        build_model({**chosen('heart', f'{module}:Small'), 'filter': {'reads': 'memory'}}, SPEC, 'float32')
 
 
 def test_its_fields_are_all_in_a_completed_config(module):
