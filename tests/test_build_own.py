@@ -9,7 +9,7 @@ import pytest
 from models import SPEC, config
 
 from worldmodels import imports
-from worldmodels.build import build_model, complete
+from worldmodels.build import KINDS, build_model, complete
 
 CHOICE = ('tokens', 'masked', 'recurrent', 'frame', ('transition', 'outcome'), 'departure')
 NUMBER = itertools.count()
@@ -82,6 +82,15 @@ def test_a_heart_of_ones_own_wires_the_other_parts(module):
     assert type(m.filter).__name__ == 'Tokenized'
     with pytest.raises(ValueError, match=f"heart '{module}:Small' is a tokenizer"):
         build_model({**chosen('heart', f'{module}:Small'), 'filter': {'reads': 'memory'}}, SPEC, 'float32')
+
+
+@pytest.mark.parametrize(('part', 'kind'), [(part, kind) for part in KINDS for kind in KINDS[part]])
+def test_our_own_parts_keep_the_contract_that_is_asked_of_others(part, kind):
+    cls = KINDS[part][kind]
+    assert (
+        complete(chosen(part, f'{cls.__module__}:{cls.__name__}'))[part].keys()
+        == complete(chosen(part, kind))[part].keys()
+    )
 
 
 def test_its_fields_are_all_in_a_completed_config(module):

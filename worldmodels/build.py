@@ -155,7 +155,8 @@ def _own(part: str, path: str) -> type:
     declared = _declared(cls)
     asked = CONTRACTS[part]
     asked += ('log_prob',) * (getattr(cls, 'likelihood', None) is True)
-    asked += ('autoencode',) * (getattr(cls, 'tokenizer', None) is True)
+    if part == 'heart':  # a tokenizer has a loss of its own, any other is trained through the world model
+        asked += ('autoencode',) if getattr(cls, 'tokenizer', None) is True else ('losses',)
     lacking = [n for n in asked if n not in declared and getattr(cls, n, None) is getattr(base, n, None)]
     if lacking:
         raise ValueError(

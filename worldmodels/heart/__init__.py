@@ -5,18 +5,16 @@ $$o \to z, \qquad p(o \mid z, c)$$
 (Bai et al., 2025, arXiv 2510.20668, section 2.2; c is the memory's context, which a tokenizer does not read).
 
 A heart has `layout`, `classes` K (None where continuous) and `embedding_size` E; `encode(observation)`, `embed(index)`,
-`decode(z, context)`, `losses(prediction, observation)` and `render(prediction)`. A `tokenizer` encodes straight to a
-`Latent`, since the frame alone decides its tokens, and has a loss of its own, `autoencode(observation, keys)`; any
-other heart gives features (B, F) for the filter and is trained through the world model. What is fitted instead of
-learned lives in `constants`.
+`decode(z, context)` and `render(prediction)`. A `tokenizer` encodes straight to a `Latent`, since the frame alone decides
+its tokens, and has a loss of its own, `autoencode(observation, keys)`; any other heart gives features (B, F) for the
+filter and is trained through the world model, by `losses(prediction, observation)`. What is fitted instead of learned
+lives in `constants`.
 """
 
 from worldmodels.heart.categorical import Categorical
 from worldmodels.heart.palette import Palette
 from worldmodels.heart.tokens import Tokens
 
-CONTRACT = (
-    'layout', 'classes', 'embedding_size', 'tokenizer', 'encode', 'embed', 'decode', 'losses', 'render',
-)  # fmt: skip
-"""What a heart of one's own gives."""
+CONTRACT = ('layout', 'classes', 'embedding_size', 'tokenizer', 'encode', 'embed', 'decode', 'render')
+"""What a heart of one's own gives, and `autoencode` if it is a tokenizer, else `losses`."""
 KINDS = {'categorical': Categorical, 'tokens': Tokens, 'palette': Palette}
