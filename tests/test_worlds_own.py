@@ -133,8 +133,8 @@ def test_a_world_that_raises_loses_one_chunk_and_the_same_command_goes_on(folder
             (path / 'ice').touch()
 
     sentence = (
-        rf'{name}.stairs:Stairs raised RuntimeError: slipped, at step \d+ of chunk 1 of train: the \d+ frames of this '
-        rf'unfinished chunk are dropped, the 1 finished chunks are kept in {re.escape(data)}.parts; mend the world'
+        rf'{name}.stairs:Stairs raised RuntimeError: slipped, at step \d+ of chunk 1 of train: its \d+ frames are '
+        rf'dropped, the chunks finished before \(1\) are kept in {re.escape(data)}.parts; mend the world'
     )
     with pytest.raises(ValueError, match=sentence):
         collect.collect(data, settings, {}, ice)

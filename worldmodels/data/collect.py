@@ -320,9 +320,9 @@ class _Player:
             where = 'at a reset' if raised.tick < 0 else f'at step {raised.tick:,}'
             said = ' '.join(str(raised).split()).rstrip('.')
             raise ValueError(
-                f'{settings.world} raised {said}, {where} of chunk {chunk} of {split}: the {(next(ticks) - 1) * world.batch:,} '
-                f'frames of this unfinished chunk are dropped, the {self.finished} finished chunks are kept in '
-                f'{self.parts}; mend the world and give the same command again.'
+                f'{settings.world} raised {said}, {where} of chunk {chunk} of {split}: its '
+                f'{(next(ticks) - 1) * world.batch:,} frames are dropped, the chunks finished before ({self.finished}) '
+                f'are kept in {self.parts}; mend the world and give the same command again.'
             ) from raised
         return records, world.refused
 

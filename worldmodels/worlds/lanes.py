@@ -179,6 +179,8 @@ def side_by_side(lane: Callable[[], Lane], batch: int, processes: bool) -> gymna
 
     if not processes:
         return SyncVectorEnv([lane] * batch, autoreset_mode=AutoresetMode.DISABLED)
+    # What a process raised is raised here, with its sentence; Gymnasium would print its traceback before.
+    gymnasium.logger.min_level = gymnasium.logger.ERROR + 1
     # Not by fork: this process has the threads of JAX.
     return AsyncVectorEnv([lane] * batch, context='forkserver', autoreset_mode=AutoresetMode.DISABLED)
 
