@@ -4,6 +4,11 @@
         --policy=random:0.5,scripted:0.5 --steps=40000 --path=data/doorkey
     python launch/collect.py --world=atari/Breakout --option sticky=0.25 --path=data/breakout
 
+A world of your own is named by its import path (it lies in the current folder, or is installed): a class in the form of
+`worldmodels/worlds/__init__.py` for one world, or a gymnasium.Env; the arguments of its constructor are its options:
+
+    python launch/collect.py --world=my_world:Field --option size=5 --path=data/mine
+
 Killed at any time, the same command goes on; finished, it says so.
 
 A trained model plays too, planning in its own dream (`worldmodels/control/planner.py`):
@@ -26,7 +31,7 @@ from absl import flags, logging
 from launch import command
 from worldmodels.training import allocator
 
-_WORLD = flags.DEFINE_string('world', 'navix/DoorKey-8x8', 'family/name of the world.')
+_WORLD = flags.DEFINE_string('world', 'navix/DoorKey-8x8', 'family/name of the world, or package.module:Name.')
 _OPTION = flags.DEFINE_multi_string(
     'option',
     [],

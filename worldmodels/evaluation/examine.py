@@ -196,7 +196,7 @@ def hardware() -> str:
     return f'{len(jax.local_devices())} x {name}'
 
 
-def table(results: dict, metrics: tuple[str, ...] = ('exact', 'changed', 'changed_psnr')) -> Table:
+def table(results: dict, metrics: tuple[str, ...] = ('exact', 'changed', 'changed_psnr', 'error')) -> Table:
     """A terminal table of some horizons."""
     horizons = report.some_horizons(len(results['setup']['horizons']), 5)
     out = Table(*('', 'ticks dreamed', *(str(k) for k in horizons)), title='on held-out starts')
