@@ -44,6 +44,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     config.evaluate = {'starts': 200, 'context': 8, 'horizon': 10}
     if variant == 'recurrent':
         verticals.recurrent(config, options['size'], COSTS)
+        config.train.steps = 1500
     else:
         verticals.masked(config, variant, options, tokenizer='runs/atari/tokenizer', heart=HEART, costs=COSTS)
     if options['tiny']:
