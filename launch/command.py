@@ -18,12 +18,13 @@ import site
 import sys
 import sysconfig
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from absl import app, flags
+from absl import app, flags, logging
 
 _DEBUG = flags.DEFINE_bool('debug', False, 'Show the traceback of whatever stops the command.')
 
@@ -66,6 +67,8 @@ def run(
     def checked(argv: list[str]) -> None:
         if argv[1:] and not takes_words:
             raise _Usage(f'unexpected arguments {shlex.join(argv[1:])}: everything is given as --flag=value')
+        if not _DEBUG.value:
+            _hush()
         try:
             main(argv)
         except app.UsageError as error:  # absl would print the whole help
@@ -122,6 +125,22 @@ def sentence_of(error: BaseException) -> str | None:
     if isinstance(error, (ValueError, FloatingPointError)) and text and not _is_raised_by_others(error):
         return text
     return None
+
+
+def _hush() -> None:
+    """No traceback from threads: what fails there is raised again where it is waited for, or is told in one line."""
+    logging.get_absl_handler().addFilter(lambda record: not (record.exc_info or '\nTraceback' in record.getMessage()))
+
+    def one_line(failed: threading.ExceptHookArgs) -> None:
+        name = failed.thread.name if failed.thread else 'a thread'
+        print(f'warning: {name}: {failed.exc_type.__name__}: {_one_line(str(failed.exc_value))}', file=sys.stderr)
+
+    def rest(kind: type, value: BaseException, trace: Any) -> None:
+        # tensorstore reports to an event loop that Orbax has closed because another of its reads or writes failed.
+        if str(value) != 'Event loop is closed':
+            sys.__excepthook__(kind, value, trace)
+
+    threading.excepthook, sys.excepthook = one_line, rest
 
 
 class _Usage(Exception):

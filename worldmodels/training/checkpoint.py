@@ -13,9 +13,11 @@ does not notice a byte that changed inside an array.
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -36,6 +38,22 @@ from worldmodels.types import PyTree, Spec
 
 FOLDER = 'checkpoints'
 _VARIABLES = ('params', 'constants', 'slow_params')
+
+
+def _tells_of_the_disk(method: Callable) -> Callable:
+    """What the system said of a write that failed is an OSError again: tensorstore's own kind of error hides it."""
+
+    @functools.wraps(method)
+    def wrapped(self, *args: Any) -> None:
+        try:
+            method(self, *args)
+        except Exception as error:
+            found = re.search(r"os_error_code='?(\d+)", str(error))
+            if isinstance(error, OSError) or not found:
+                raise
+            raise OSError(int(found[1]), os.strerror(int(found[1])), str(self.folder)) from error
+
+    return wrapped
 
 
 class Checkpoints:
@@ -59,6 +77,7 @@ class Checkpoints:
         """The last step saved completely; None when there is none."""
         return self._manager.latest_step()
 
+    @_tells_of_the_disk
     def save(self, state: TrainState, position: Any, metadata: dict) -> None:
         """Start saving a placed state and the data iterator's position. Returns once the arrays are copied.
 
@@ -108,10 +127,12 @@ class Checkpoints:
         arrays = self._read(step, 'variables', shapes, dict.fromkeys(shapes, here))
         return {**{name: {} for name in _VARIABLES}, **_nested(arrays)}
 
+    @_tells_of_the_disk
     def wait(self) -> None:
         """Until everything saved is on disk. Raises what a save failed with."""
         self._manager.wait_until_finished()
 
+    @_tells_of_the_disk
     def close(self) -> None:
         self._manager.close()
 

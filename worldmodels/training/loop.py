@@ -7,6 +7,7 @@ last checkpoint and ends with the parameters and the metrics of a run that never
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -110,8 +111,13 @@ def train(
     run = _Run(config, workdir, assemble(config), devices)
     with lock.alone(workdir):
         run.open()
-        with Reporter(workdir, config.train.steps, run.start) as reporter, _Interrupts() as interrupts:
-            return run.go(reporter, interrupts)
+        try:
+            with Reporter(workdir, config.train.steps, run.start) as reporter, _Interrupts() as interrupts:
+                return run.go(reporter, interrupts)
+        except BaseException:
+            with contextlib.suppress(Exception):  # what is being saved is saved; only the first failure is told
+                run.checkpoints.close()
+            raise
 
 
 class _Run:
