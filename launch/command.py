@@ -135,12 +135,12 @@ def _hush() -> None:
         name = failed.thread.name if failed.thread else 'a thread'
         print(f'warning: {name}: {failed.exc_type.__name__}: {_one_line(str(failed.exc_value))}', file=sys.stderr)
 
-    def rest(kind: type, value: BaseException, trace: Any) -> None:
+    def unraisable(failed: Any) -> None:
         # tensorstore reports to an event loop that Orbax has closed because another of its reads or writes failed.
-        if str(value) != 'Event loop is closed':
-            sys.__excepthook__(kind, value, trace)
+        if str(failed.exc_value) != 'Event loop is closed':
+            sys.__unraisablehook__(failed)
 
-    threading.excepthook, sys.excepthook = one_line, rest
+    threading.excepthook, sys.unraisablehook = one_line, unraisable
 
 
 class _Usage(Exception):
