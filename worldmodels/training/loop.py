@@ -20,6 +20,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -137,15 +138,8 @@ class _Run:
             checkpoint.read_config(begin)
         for split in ('train', 'validation') if config.train.evaluate_every else ('train',):
             pieces.batches(split, False)  # what cannot be read is said now
-        try:
-            self.like = jax.eval_shape(lambda: self._create(pieces.init()))
-            step.check_losses(self.like, self.ticks, **self.bound)
-        except (ArithmeticError, AssertionError, AttributeError, IndexError, KeyError, TypeError) as error:
-            said = ' '.join(str(error).split())[:300]
-            raise ValueError(
-                f'The model of this config cannot be traced ({type(error).__name__}: {said}): its sizes do not fit '
-                'together, or a part of it is at fault; --debug shows where.'
-            ) from error
+        self.like = traced(lambda: jax.eval_shape(lambda: self._create(pieces.init())))
+        traced(lambda: step.check_losses(self.like, self.ticks, **self.bound))
         check_room(self.like)
         self.fingerprint = config_lib.fingerprint(config, pieces.spec.to_json(), pieces.dataset)
 
@@ -331,6 +325,24 @@ class _Interrupts:
     def _request(self, number: int, _: Any) -> None:
         self.requested = signal.Signals(number).name
         signal.signal(number, self._before[number])
+
+
+def traced(trace: Callable[[], Any]) -> Any:
+    """What a trace returns. Raises ValueError where the parts of a model do not go together, whatever they raise."""
+    try:
+        return trace()
+    except Exception as error:
+        raised = traceback.extract_tb(error.__traceback__)[-1].filename
+        if (
+            isinstance(error, (ValueError, MemoryError))
+            and pathlib.Path(__file__).parents[1] in pathlib.Path(raised).parents
+        ):
+            raise
+        said = ' '.join(str(error).split())[:300]
+        raise ValueError(
+            f'The model of this config cannot be traced ({type(error).__name__}: {said}): its sizes do not fit together, '
+            'or a part of it is at fault; --debug shows where.'
+        ) from error
 
 
 def check_room(like: Any) -> None:
