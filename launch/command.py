@@ -80,6 +80,8 @@ def run(
         raise
     except BaseException as error:
         status = tell(error, doing)
+        if not _debugging():  # a full disk fails once more for everything that is closed at exit
+            sys.unraisablehook = threading.excepthook = lambda _: None
         # What is left unwritten would raise again while Python shuts down.
         for stream in (sys.stdout, sys.stderr):
             try:
@@ -94,7 +96,7 @@ def tell(error: BaseException, doing: str) -> int:
     """Print what stopped a command in one line, and return the status to exit with."""
     if isinstance(error, BrokenPipeError):
         return 1  # nobody reads any more
-    debug = _DEBUG.value if flags.FLAGS.is_parsed() else '--debug' in sys.argv
+    debug = _debugging()
     if debug:
         traceback.print_exception(error)
     if isinstance(error, KeyboardInterrupt):
@@ -125,6 +127,10 @@ def sentence_of(error: BaseException) -> str | None:
     if isinstance(error, (ValueError, FloatingPointError)) and text and not _is_raised_by_others(error):
         return text
     return None
+
+
+def _debugging() -> bool:
+    return _DEBUG.value if flags.FLAGS.is_parsed() else '--debug' in sys.argv
 
 
 def _hush() -> None:
