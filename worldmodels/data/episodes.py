@@ -195,6 +195,11 @@ def open_dataset(path: str) -> Any:
     return builder
 
 
+def splits(path: str) -> list[str]:
+    """The names of a dataset's splits."""
+    return list(open_dataset(path).info.splits)
+
+
 def reason(error: BaseException) -> str:
     """An error of somebody else's in a few words of one line."""
     return f'{type(error).__name__}: {" ".join(str(error).split())[:200]}'

@@ -1,8 +1,11 @@
-"""Curves over the horizon as inline SVG that takes its colours from the page, so that one picture suits light and dark."""
+"""Curves over the horizon, and histograms, as inline SVG that takes its colours from the page, so that one picture suits
+light and dark.
+"""
 
 from __future__ import annotations
 
 import io
+import itertools
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -48,6 +51,29 @@ def curves(named: Sequence[Curve], *, percent: bool, unit: str = '', name: str) 
             axes.set_ylim(-0.02, 1.02)
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.grid(axis='y', color=LINES, linewidth=0.8)
+        axes.tick_params(colors=INK, length=0)
+        axes.spines[:].set_visible(False)
+        out = io.StringIO()
+        figure.savefig(out, format='svg', transparent=True, metadata={'Date': None})
+    return _for_page(out.getvalue(), name)
+
+
+def bars(edges: Sequence[float], counts: Sequence[int], *, unit: str, name: str, labels: Sequence[str] = ()) -> str:
+    """An <svg> of how often values fell between neighbouring edges, or, with `labels`, of how often each was chosen."""
+    with matplotlib.rc_context({'svg.fonttype': 'none', 'svg.hashsalt': name, 'font.size': 10}):
+        figure = Figure(figsize=(5.2, 2.6), layout='constrained')
+        axes = figure.add_subplot()
+        if labels:
+            axes.barh(range(len(labels)), counts, color=SERIES[0], height=0.7)
+            axes.set_yticks(range(len(labels)), labels)
+            axes.invert_yaxis()
+            axes.set_xlabel(unit, color=INK)
+        else:
+            widths = [b - a for a, b in itertools.pairwise(edges)]
+            axes.bar(edges[:-1], counts, widths, align='edge', color=SERIES[0])
+            axes.set_xlabel(unit, color=INK)
+        axes.grid(axis='x' if labels else 'y', color=LINES, linewidth=0.8)
+        axes.set_axisbelow(True)
         axes.tick_params(colors=INK, length=0)
         axes.spines[:].set_visible(False)
         out = io.StringIO()

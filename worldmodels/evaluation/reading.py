@@ -1,8 +1,9 @@
 """How fast segments of a dataset come, against reading the same dataset by TFDS alone in the same process.
 
-Both give batches of the same shape: TFDS by picking an episode at random, decoding it and cutting a piece out, as a reader
-of ten lines would; ours by `pipeline.segments` through grain, with nothing kept in memory and with its usual cache. They
-take turns, so that whatever else the machine does meets all of them.
+Both give batches of the same shape, in which every frame is as likely: TFDS by picking an episode at random, one twice as
+long twice as often, decoding it and cutting a piece out, as a reader of ten lines would; ours by `pipeline.segments`
+through grain, with nothing kept in memory and with its usual cache. They take turns, so that whatever else the machine does
+meets all of them.
 """
 
 from __future__ import annotations
@@ -52,12 +53,12 @@ def _tfds(path: str, split: str, batch_size: int, length: int) -> Iterator[dict[
     import tensorflow_datasets as tfds
 
     source = tfds.builder_from_directory(path).as_data_source(split=split)
-    random = np.random.default_rng(0)
+    ends, random = np.cumsum(pipeline.Episodes(path, split, cache_bytes=0).lengths), np.random.default_rng(0)
 
     def piece() -> dict[str, Any]:
         parts, missing = [], length
         while missing:
-            episode = source[int(random.integers(len(source)))]
+            episode = source[int(np.searchsorted(ends, random.integers(ends[-1]), side='right'))]
             rows = len(episode['is_first'])
             start = int(random.integers(max(rows - missing, 0) + 1))
             parts.append(jax.tree.map(lambda x, a=start, b=start + missing: x[a:b], episode))
