@@ -10,6 +10,7 @@ import training_runs
 from worldmodels.training import checkpoint
 
 run = functools.partial(training_runs.run, 'training_real.py')
+run_together = functools.partial(training_runs.run_together, 'training_real.py')
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -33,3 +34,14 @@ def test_killed_while_saving_and_resumed_is_never_stopped_to_the_bit(tmp_path, v
     assert (step, spec) == (60, training_real.SPEC)
     assert {'heart', 'transition', 'memory', 'outcome'} <= set(variables['params'])
     assert config.model.memory.kind == {'masked': 'window', 'recurrent': 'recurrent'}[vertical]
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_with_two_devices_does_to_the_bit(tmp_path):
+    """Both read their rows of the same data, and parts of another run."""
+    run(tmp_path / 'before', vertical='masked', **{'train.steps': 1})
+    fields = {'train.steps': 21, 'train.init_from.path': str(tmp_path / 'before'), 'train.init_from.parts': ('heart',)}
+    out = run_together(tmp_path / 'shared', vertical='masked', **fields)
+    assert f'heart from {tmp_path / "before"}' in out
+    run(tmp_path / 'alone', devices=2, vertical='masked', **fields)
+    training_runs.assert_same(tmp_path / 'shared', tmp_path / 'alone')

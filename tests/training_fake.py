@@ -80,8 +80,10 @@ def losses(model, variables, ticks, belief, keys_B, parts):
 class Batches:
     """Endless random batches whose position is one number."""
 
-    def __init__(self, batch_size, length, consecutive, seed=0, bad=()):
+    def __init__(self, batch_size, length, consecutive, seed=0, bad=(), process=0, processes=1):
         self.size, self.length, self.consecutive, self.seed, self.bad = batch_size, length, consecutive, seed, bad
+        share = batch_size // processes
+        self.rows = slice(process * share, (process + 1) * share)
         self.position = 0
 
     def __iter__(self):
@@ -106,7 +108,7 @@ class Batches:
             example_B=np.arange(B, dtype=np.int32),
         )
         self.position += 1
-        return batch
+        return jax.tree.map(lambda x: x[self.rows], batch)
 
     def get_state(self):
         return {'position': self.position}
@@ -129,9 +131,10 @@ def config(**fields):
 
 
 def assemble(c):
-    def batches(split, consecutive):
+    def batches(split, consecutive, process, processes):
         bad = tuple(c.model.get('bad', ())) if split == 'train' else ()
-        return Batches(c.data.batch_size, c.data.segment_length, consecutive, seed=len(split), bad=bad)
+        seed = len(split)
+        return Batches(c.data.batch_size, c.data.segment_length, consecutive, seed, bad, process, processes)
 
     return loop.Pieces(SPEC, MODEL, init, losses, batches, 'made up')
 

@@ -4,13 +4,15 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 
 import jax
 import numpy as np
 
-from worldmodels.training import checkpoint, loop, metrics
+from launch import command
+from worldmodels.training import checkpoint, loop, metrics, processes, supervisor
 
 HERE = pathlib.Path(__file__).parent
 
@@ -21,13 +23,16 @@ def environment(devices):
     return {**os.environ, 'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': path}
 
 
-def start(script, workdir, devices=1, kill_at=None, **fields):
-    """A process that trains in `workdir`, fields by dotted name; it kills itself while saving step `kill_at`."""
-    command = [sys.executable, str(HERE / script), str(workdir), json.dumps(fields)]
+def start(script, workdir, devices=1, kill_at=None, place=None, extra=None, **fields):
+    """A process that trains in `workdir`, fields by dotted name; it kills itself while saving step `kill_at`.
+
+    `place` is (processes, process, coordinator) where it is one of several.
+    """
+    watched = [str(HERE / 'training_watched.py')] if place else []
+    command = [sys.executable, *watched, str(HERE / script), str(workdir), json.dumps(fields)]
     command += [str(kill_at)] if kill_at else []
-    return subprocess.Popen(
-        command, env=environment(devices), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    env = {**environment(devices), **(extra or {}), **({'TRAINING_PLACE': json.dumps(place)} if place else {})}
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def run(*args, expect=0, **kwargs):
@@ -35,6 +40,33 @@ def run(*args, expect=0, **kwargs):
     out, _ = process.communicate(timeout=600)
     assert process.returncode == expect, out
     return out
+
+
+def free_port():
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        return server.getsockname()[1]
+
+
+def start_together(script, workdir, count=2, each=None, **fields):
+    """Processes that train together in `workdir`; `each` holds fields of single ones."""
+    coordinator = f'127.0.0.1:{free_port()}'
+    return [
+        start(script, workdir, place=(count, i, coordinator), **{**fields, **(each or {}).get(i, {})})
+        for i in range(count)
+    ]
+
+
+def finish(together):
+    """(status, output) of each."""
+    outputs = [p.communicate(timeout=300)[0] for p in together]
+    return [(p.returncode, out) for p, out in zip(together, outputs)]
+
+
+def run_together(script, workdir, **kwargs):
+    """What the first of them says."""
+    ended = finish(start_together(script, workdir, **kwargs))
+    assert all(status == 0 for status, _ in ended), ended
+    return ended[0][1]
 
 
 def everything(workdir):
@@ -87,4 +119,12 @@ def main(config, assemble):
     """What such a process does: SCRIPT WORKDIR FIELDS_JSON [KILL_AT]."""
     if len(sys.argv) > 3:
         kill_while_saving(int(sys.argv[3]))
-    loop.train(config(**json.loads(sys.argv[2])), sys.argv[1], assemble)
+
+    def train():
+        loop.train(config(**json.loads(sys.argv[2])), sys.argv[1], assemble)
+
+    if 'TRAINING_PLACE' not in os.environ:
+        train()
+        return
+    place = processes.Place(*json.loads(os.environ['TRAINING_PLACE']))
+    supervisor.run(place, sys.argv[1], train, lambda error: command.tell(error, 'training'))

@@ -31,7 +31,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from worldmodels.training import config as config_lib
-from worldmodels.training import integrity
+from worldmodels.training import integrity, processes
 from worldmodels.training.parallel import Devices
 from worldmodels.training.state import TrainState
 from worldmodels.types import PyTree, Spec
@@ -152,6 +152,8 @@ class Checkpoints:
         try:
             return read()
         except Exception as error:  # Orbax, tensorstore and json each raise kinds of their own
+            if processes.is_lost(error):
+                raise  # it is not the files
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             others = [s for s in self._manager.all_steps() if s != step]
             hint = f'go on from step {max(others)}' if others else 'start anew'
@@ -186,8 +188,13 @@ def write_config(
             )
     workdir.mkdir(parents=True, exist_ok=True)
     _write(workdir / 'config.json', config_lib.to_json(config))
-    _write(workdir / 'spec.json', json.dumps(spec.to_json(), indent=2, sort_keys=True))
-    _write(workdir / 'fingerprint.json', json.dumps(fingerprint, indent=2, sort_keys=True))
+    _write(workdir / 'spec.json', _text(spec.to_json()))
+    _write(workdir / 'fingerprint.json', _text(fingerprint))
+
+
+def await_config(workdir: str | os.PathLike, fingerprint: dict[str, Any]) -> None:
+    """Wait until this process sees what the first one wrote. Raises ValueError when it does not."""
+    processes.see(pathlib.Path(workdir) / 'fingerprint.json', _text(fingerprint) + '\n')
 
 
 def load(workdir: str | os.PathLike) -> tuple[ml_collections.ConfigDict, Spec, dict, int]:
@@ -263,6 +270,10 @@ def _read_json(path: pathlib.Path) -> dict:
         raise ValueError(f'{path.parent} is not the workdir of a run: it has no {path.name}.') from error
     except ValueError as error:
         raise ValueError(f'{path} is damaged: {error}.') from error
+
+
+def _text(x: Any) -> str:
+    return json.dumps(x, indent=2, sort_keys=True)
 
 
 def _write(path: pathlib.Path, text: str) -> None:

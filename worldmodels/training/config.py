@@ -150,7 +150,7 @@ def fingerprint(config: ml_collections.ConfigDict, spec_json: dict, dataset: str
     }
     if config.optimizer.schedule != 'constant':
         chosen['train']['steps'] = config.train.steps
-    return dict(_dotted(json.loads(to_json(chosen)), ''))
+    return dotted(chosen)
 
 
 def to_json(config: Any) -> str:
@@ -175,6 +175,11 @@ def from_json(text: str) -> ml_collections.ConfigDict:
         return tuple(plain(v) for v in x) if isinstance(x, list) else x
 
     return ml_collections.ConfigDict(plain(json.loads(text)))
+
+
+def dotted(config: Any) -> dict[str, Any]:
+    """The fields of a config by dotted name, as they are in JSON."""
+    return dict(_dotted(json.loads(to_json(config)), ''))
 
 
 def _dotted(x: Any, name: str):

@@ -1,7 +1,8 @@
 """The training loop, for every experiment: evaluate, save, next batch, step.
 
 A run is a function of its config and data. Killed at any moment, the same command on the same workdir goes on from the
-last checkpoint and ends with the parameters and the metrics of a run that never stopped.
+last checkpoint and ends with the parameters and the metrics of a run that never stopped. Several processes run it side
+by side on one workdir (`worldmodels.training.processes`): each reads its rows, the first one writes.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ import ml_collections
 import numpy as np
 
 from worldmodels import lock, types
-from worldmodels.training import checkpoint, flops, parallel, step
+from worldmodels.training import checkpoint, flops, parallel, processes, step
 from worldmodels.training import config as config_lib
-from worldmodels.training.metrics import Reporter, divide
+from worldmodels.training.metrics import Quiet, Reporter, divide
 from worldmodels.training.optimizer import make_optimizer
 from worldmodels.training.state import TrainState, create, evaluated
 
@@ -46,7 +47,8 @@ class Pieces:
 
     init      () -> variables, traceable
     losses    see `step.LossFunction`
-    batches   (split, consecutive) -> iterator of Ticks with get_state and set_state
+    batches   (split, consecutive, process, processes) -> iterator of Ticks, the rows of one process of so many, with
+              get_state and set_state; the state is the same in all of them
     dataset   identifies the data: a run does not go on with others
     """
 
@@ -54,7 +56,7 @@ class Pieces:
     model: Any
     init: Callable[[], dict]
     losses: step.LossFunction
-    batches: Callable[[str, bool], Iterator[types.Ticks]]
+    batches: Callable[[str, bool, int, int], Iterator[types.Ticks]]
     dataset: str
 
 
@@ -71,7 +73,7 @@ def assemble(config: ml_collections.ConfigDict) -> Pieces:
         config.model.to_dict(), spec, None if config.train.dtype == 'auto' else config.train.dtype
     )
 
-    def batches(split: str, consecutive: bool) -> Iterator[types.Ticks]:
+    def batches(split: str, consecutive: bool, process: int, processes: int) -> Iterator[types.Ticks]:
         return pipeline.segments(
             path,
             split,
@@ -80,8 +82,8 @@ def assemble(config: ml_collections.ConfigDict) -> Pieces:
             config.data.segment_length,
             seed=config.seed,
             consecutive=consecutive,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            process_index=process,
+            process_count=processes,
         )
 
     digest = f'{zlib.crc32(json.dumps(metadata, sort_keys=True).encode()):08x}'
@@ -110,14 +112,16 @@ def train(
     devices = parallel.Devices()
     devices.check_batch(config.data.batch_size)
     run = _Run(config, workdir, assemble(config), devices)
-    with lock.alone(workdir):
+    with lock.alone(workdir) if run.first else contextlib.nullcontext():
         run.open()
+        reporter = Reporter(workdir, config.train.steps, run.start) if run.first else Quiet()
         try:
-            with Reporter(workdir, config.train.steps, run.start) as reporter, _Interrupts() as interrupts:
+            with reporter, _Interrupts() as interrupts:
                 return run.go(reporter, interrupts)
-        except BaseException:
-            with contextlib.suppress(Exception):  # what is being saved is saved; only the first failure is told
-                run.checkpoints.close()
+        except BaseException as error:
+            if not processes.is_lost(error):  # with a process gone nothing is ever saved completely
+                with contextlib.suppress(Exception):  # what is being saved is saved; only the first failure is told
+                    run.checkpoints.close()
             raise
 
 
@@ -137,24 +141,30 @@ class _Run:
         if begin and not (self.workdir / checkpoint.FOLDER).exists():
             checkpoint.read_config(begin)
         for split in ('train', 'validation') if config.train.evaluate_every else ('train',):
-            pieces.batches(split, False)  # what cannot be read is said now
+            self._batches(split, False)  # what cannot be read is said now
         self.like = traced(lambda: jax.eval_shape(lambda: self._create(pieces.init())))
         traced(lambda: step.check_losses(self.like, self.ticks, **self.bound))
         check_room(self.like)
         self.fingerprint = config_lib.fingerprint(config, pieces.spec.to_json(), pieces.dataset)
+        self.first = devices.process == 0
+        self.asked = 0  # the signal by which several processes are asked to stop, once all have heard of it
 
     def open(self) -> None:
         """Take up the workdir: what is in it may be gone on with, and from which step."""
-        checkpoint.write_config(self.workdir, self.config, self.pieces.spec, self.fingerprint)
+        here = {**config_lib.dotted(self.config), **self.fingerprint, **checkpoint.versions()}
+        processes.agree('config, data or versions', here)
+        if self.first:
+            checkpoint.write_config(self.workdir, self.config, self.pieces.spec, self.fingerprint)
+        checkpoint.await_config(self.workdir, self.fingerprint)
         self.checkpoints = checkpoint.Checkpoints(self.workdir, self.config.train.keep)
-        self.start = self.checkpoints.latest() or 0
+        self.start = processes.of_first(self.checkpoints.latest() or 0)
 
     # -- the loop -----------------------------------------------------------------------------------------------------
 
     def go(self, reporter: Reporter, interrupts: _Interrupts) -> int:
         train = self.config.train
         self._describe(reporter)
-        batches = self.pieces.batches('train', self.config.data.consecutive)
+        batches = self._batches('train', self.config.data.consecutive)
         state = self._first_state(reporter, batches)
         if self.start >= train.steps:
             reporter.say(f'{self.workdir} is trained: {self.start} steps done, {train.steps} asked for.')
@@ -164,7 +174,10 @@ class _Run:
 
         now, pending = self.start, None  # pending: the latest step whose metrics have not been looked at
         while True:
-            last = now == train.steps or interrupts.requested is not None
+            # Several processes stop at a step they agree on: each hears of a signal with the metrics of the step it
+            # was sent with. One alone need not ask.
+            asked = interrupts.number if self.devices.processes == 1 else self.asked
+            last = now == train.steps or asked > 0
             validating = train.evaluate_every and now % train.evaluate_every == 0
             saving = last or now % train.checkpoint_every == 0
             if now > self.start and (validating or saving):
@@ -179,7 +192,7 @@ class _Run:
                 batch = next(batches)
             if now == self.start:
                 self._check_batch(batch)
-            state, metrics = train_step(state, self.devices.shard(batch))
+            state, metrics = train_step(state, self.devices.shard(batch), *self.devices.vote(interrupts.number))
             now += 1
             # The step is only queued. Looking at the one before keeps the device busy while the host reads and prints.
             self._settle(pending, reporter)
@@ -191,7 +204,7 @@ class _Run:
         if now < train.steps:
             command = shlex.join([pathlib.Path(sys.executable).name, *sys.orig_argv[1:]])
             reporter.say(
-                f'Stopped by {interrupts.requested} after step {now}. Everything is saved; to go on: {command}'
+                f'Stopped by {signal.Signals(asked).name} after step {now}. Everything is saved; to go on: {command}'
             )
         else:
             reporter.say(f'Done: {now} steps, saved in {self.checkpoints.folder / str(now)}')
@@ -203,7 +216,7 @@ class _Run:
             return
         now, metrics = pending
         train = self.config.train
-        in_a_row = int(jax.device_get(metrics['skipped_in_a_row'][0]))
+        in_a_row, self.asked = map(int, jax.device_get((metrics['skipped_in_a_row'][0], metrics.pop(parallel.VOTE, 0))))
         reporter.tick(now)
         due = now % train.log_every == 0 or now in (1, train.steps)
         if not due and not in_a_row:
@@ -224,7 +237,7 @@ class _Run:
         """Metrics over the first validation batches, the same ones every time."""
         total = collections.defaultdict(lambda: np.zeros(2))
         variables = evaluated(state)
-        for batch in itertools.islice(self.pieces.batches('validation', False), self.config.train.evaluate_batches):
+        for batch in itertools.islice(self._batches('validation', False), self.config.train.evaluate_batches):
             for name, pair in jax.device_get(validation_step(variables, self.devices.shard(batch))).items():
                 total[f'validation/{name}'] += np.asarray(pair, np.float64)
         return divide(total)
@@ -261,10 +274,15 @@ class _Run:
         heart = self.pieces.model.heart
         if hasattr(heart, 'fit') and not (begin.path and (not begin.parts or 'heart' in begin.parts)):
             reporter.say('fitting the heart to the training frames')
-            frames = itertools.islice(self.pieces.batches('train', False), FIT_BATCHES)
+            frames = itertools.islice(
+                self.pieces.batches('train', False, 0, 1), FIT_BATCHES
+            )  # all rows in all processes
             fitted = heart.fit({k: v.reshape(-1, *v.shape[2:]) for k, v in b.observation.items()} for b in frames)
             variables = {**variables, 'constants': {**variables.get('constants', {}), 'heart': fitted}}
         return self.devices.place(self._create(variables))
+
+    def _batches(self, split: str, consecutive: bool) -> Iterator[types.Ticks]:
+        return self.pieces.batches(split, consecutive, self.devices.process, self.devices.processes)
 
     def _compile(self, state: TrainState, reporter: Reporter) -> tuple[parallel.Compiled, parallel.Compiled | None]:
         """Compile all that will run, and say what a step costs."""
@@ -275,7 +293,7 @@ class _Run:
         )
         reporter.say('compiling the training step')
         began = time.monotonic()
-        train_step.compile(state, ticks)
+        train_step.compile(state, ticks, *self.devices.vote(0))
         work = flops.count(train_step.jaxpr) * self.devices.count
         memory = train_step.memory_bytes
         room = f', {memory / 1e9:.2f} GB of memory expected on each device' if memory else ''
@@ -310,7 +328,7 @@ class _Interrupts:
     """Turns the first SIGTERM or SIGINT into a request; a second one does what it always did."""
 
     def __init__(self) -> None:
-        self.requested: str | None = None
+        self.number = 0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> _Interrupts:
@@ -323,7 +341,7 @@ class _Interrupts:
             signal.signal(number, handler)
 
     def _request(self, number: int, _: Any) -> None:
-        self.requested = signal.Signals(number).name
+        self.number = number
         signal.signal(number, self._before[number])
 
 

@@ -175,3 +175,25 @@ class Reporter:
         for name, value in self._latest.items():
             table.add_row(name, f'{value:.5g}')
         return table
+
+
+class Quiet(Reporter):
+    """The reporter of all processes but the first: the same numbers need writing once."""
+
+    def __init__(self) -> None:
+        self._waited = 0.0
+
+    def __enter__(self) -> Quiet:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        pass
+
+    def tick(self, step: int) -> None:
+        pass
+
+    def write(self, step: int, metrics: dict[str, float]) -> None:
+        pass
