@@ -258,3 +258,52 @@ def test_ctrl_c_before_there_is_anything_to_save(experiment, tmp_path):
     commands.Ended(process.returncode, out, err).refused('stopped by Ctrl-C while training', status=130)
     assert json.loads((tmp_path / 'run' / 'config.json').read_text())['seed'] == 0
     assert not (tmp_path / 'run' / 'lock').exists()
+
+
+FRAIL = """
+import os, gymnasium, numpy as np
+class World(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(0, 255, (8, 8, 3), np.uint8)
+    action_space = gymnasium.spaces.Discrete(3)
+    def __init__(self, max_steps: int = 60):
+        self.max_steps, self.taken = max_steps, 0
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.now = 0
+        return np.full((8, 8, 3), self.now, np.uint8), {}
+    def step(self, action):
+        self.now += 1
+        self.taken += 1
+        if self.taken > 400 and os.path.exists(__file__ + '.frail'):
+            raise ZeroDivisionError('the floor gave way')
+        return np.full((8, 8, 3), self.now, np.uint8), 0.0, False, self.now == self.max_steps, {}
+"""
+
+
+def test_a_world_that_raises_in_the_middle_of_an_episode_costs_no_finished_chunk(command, tmp_path):
+    (tmp_path / 'frail.py').write_text(FRAIL)
+    (tmp_path / 'frail.py.frail').write_text('')
+    here = f'import sys; sys.path.insert(0, {str(tmp_path)!r})'
+    arguments = ['--world=frail:World', f'--path={tmp_path}/data', '--steps=1100', '--lanes=2', '--policy=random']
+    arguments += ['--validation=2', '--split=episodes', '--option=max_steps=60']
+    ended = command('collect', *arguments, before=here)
+    ended.refused('frail:World raised ZeroDivisionError: the floor gave way', 'of chunk 1 of train')
+    first = tmp_path / 'data.parts' / 'train-00000.npz'
+    assert 'kept' in ended.stderr
+    assert first.stat().st_size > 1000
+    assert not (tmp_path / 'data').exists()
+    (tmp_path / 'frail.py.frail').unlink()
+    told = """
+from worldmodels.data import collect
+(player,) = [c for c in vars(collect).values() if hasattr(c, '_played')]
+was = player._played
+def played(self, split, chunk):
+    print('plays', split, chunk)
+    return was(self, split, chunk)
+player._played = played
+"""
+    ended = command('collect', *arguments, before=here + told)
+    assert ended.status == 0, ended.stderr
+    assert 'plays train 1' in ended.stdout
+    assert 'plays train 0' not in ended.stdout
+    assert (tmp_path / 'data' / 'dataset_info.json').exists()
