@@ -33,6 +33,9 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160)
     path = os.path.abspath(os.path.expanduser(PATH.value)).rstrip('/')
+    # Its import puts another in the place of Python's for a while, which the bar's thread must not meet.
+    import tensorflow_datasets  # noqa: F401
+
     with Progress(console=console) as bar:
         task = bar.add_task('reading episodes', total=None)
         numbers, shown = statistics.gather(

@@ -170,6 +170,9 @@ def test_a_dataset_is_converted_trained_on_and_judged(tmp_path):
     assert list(mapping['observation']) == ['image']
     assert mapping['reward'] == written['reward'] == 'score'
     assert 'train: 36 episodes, 1,440 frames' in converted
+    page = (tmp_path / 'runs/ball/data.html').read_text()
+    assert '1,440' in page
+    assert 'stay' in page, 'actions by their names'
     spec = read_spec(str(tmp_path / 'runs/ball/data'))
     assert spec.modalities['image'].shape == (32, 32, 3)
     assert spec.action.names == ('left', 'stay', 'right')

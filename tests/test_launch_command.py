@@ -177,7 +177,7 @@ def test_an_experiment_that_is_none_is_one_sentence(tmp_path, text, says):
         experiment.load(f'{tmp_path}/other.py:arg')
 
 
-@pytest.mark.parametrize('script', ['collect', 'convert'])
+@pytest.mark.parametrize('script', ['collect', 'convert', 'dataset'])
 def test_tfds_is_imported_before_a_progress_bar_has_its_thread(script, tmp_path):
     """While TFDS is imported Python's own import is another, in which imports of a second thread fail."""
     probe = (
@@ -190,7 +190,7 @@ def test_tfds_is_imported_before_a_progress_bar_has_its_thread(script, tmp_path)
     (tmp_path / 'in').mkdir()
     for name in ('a', 'b'):
         np.savez(tmp_path / 'in' / f'{name}.npz', image=frames, action=np.arange(9) % 2)
-    arguments = {'collect': [], 'convert': [f'--source=npz:{tmp_path}/in', '--set=validation=0.5']}[script]
+    arguments = {'convert': [f'--source=npz:{tmp_path}/in', '--set=validation=0.5']}.get(script, [])
     done = subprocess.run(
         [sys.executable, '-c', probe, f'{ROOT}/launch/{script}.py', f'--path={tmp_path}/out', *arguments],
         env={**os.environ, 'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu'},
