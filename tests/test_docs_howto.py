@@ -178,7 +178,7 @@ def test_a_dataset_is_converted_trained_on_and_judged(tmp_path):
     assert spec.action.names == ('left', 'stay', 'right')
     # The score came with the frame it was won at: as a tick has it, and one row earlier on disk.
     episode = Episodes(str(tmp_path / 'runs/ball/data'), 'train', spec)[0]
-    at_wall = (episode['observation/image'][:, 12, 31, 0] == 255).astype(np.float32)
+    at_wall = (episode['observation']['image'][:, 12, 31, 0] == 255).astype(np.float32)
     np.testing.assert_array_equal(episode['reward'][:-1], at_wall[1:])
     assert_trained_and_judged(tmp_path / 'runs/ball/model')
 
