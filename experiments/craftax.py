@@ -17,7 +17,6 @@ from experiments.arguments import parse
 from worldmodels.training.config import default_config
 
 HEART = {'kind': 'palette', 'codes': 1024, 'patch': 7, 'embedding': 32}
-
 COSTS = ('damage', 'lava')
 
 
@@ -34,6 +33,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     config.evaluate = {'starts': 200, 'context': 8, 'horizon': 10, 'tile': 7}
     if variant == 'recurrent':
         verticals.recurrent(config, options['size'], COSTS)
+        config.train.steps = 1500
     else:
         verticals.masked(config, variant, options, tokenizer='', heart=HEART, costs=COSTS)
     if options['tiny']:
