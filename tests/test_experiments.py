@@ -11,7 +11,7 @@ import jax
 import pytest
 from models import experience
 
-from experiments import benchmarks, doorkey, minatar
+from experiments import atari, benchmarks, craftax, doorkey, minatar, real_worlds
 from worldmodels.build import build_model, complete, init_variables
 from worldmodels.evaluation.benchmark import spec_of
 from worldmodels.evaluation.settings import Settings
@@ -35,6 +35,8 @@ MINATAR = ['masked', 'masked,memory=none', 'recurrent', 'recurrent,tiny']
 ALL = (
     [(doorkey, arg) for arg in DOORKEY]
     + [(minatar, arg) for arg in MINATAR]
+    + [(craftax, arg) for arg in ('masked', 'recurrent')]
+    + [(atari, arg) for arg in ('tokenizer', 'masked', 'recurrent,tiny')]
     + [(benchmarks, name) for name in benchmarks.MEASURES]
 )
 
@@ -52,6 +54,21 @@ def test_a_config_is_whole(experiment, arg):
     loss = lambda v: losses(m, v, ticks, None, keys_B, tuple(config.train.parts))[0]
     terms = jax.eval_shape(loss, jax.eval_shape(lambda: init_variables(m, 0)))
     assert set(terms) == set(config.train.weights)
+
+
+def test_a_table_names_experiments_and_reports_that_its_stages_make():
+    rows = real_worlds.get_table('somewhere')
+    assert [row.name for row in rows] == [
+        f'{w}-{v}' for w in ('atari', 'craftax', 'minatar') for v in ('masked', 'recurrent')
+    ]
+    for row in rows:
+        collected = [word for word in row.stages[0][1] if word.startswith('--path=')]
+        for _, stage in row.stages[1:-1]:
+            name, _, arg = next(w for w in stage if w.startswith('--config=')).removeprefix('--config=').partition(':')
+            config = {'atari': atari, 'craftax': craftax, 'minatar': minatar}[pathlib.Path(name).stem].get_config(arg)
+            assert f'--config.data.path={collected[0].removeprefix("--path=")}' in stage
+            assert config.world.name == row.about['world']
+        assert row.report == row.stages[-1][1][1].removeprefix('--workdir=') + '/evaluation/report.json'
 
 
 def test_every_field_of_a_model_can_be_set():
