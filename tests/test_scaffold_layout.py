@@ -85,6 +85,15 @@ def test_package_imports_neither_experiments_nor_launch_and_nobody_imports_launc
             assert {n for n in imports_of(path) if n.split('.')[0] == 'launch'} <= mine, path
 
 
+def test_every_command_ends_in_the_one_way():
+    for path in (ROOT / 'launch').glob('*.py'):
+        text = path.read_text()
+        if '__main__' in text and path.name != 'environment.py':  # which an older Python must be able to read
+            assert 'command.run(main, ' in text, path
+        if path.name != 'command.py':
+            assert 'app.run' not in text, path
+
+
 def test_only_one_file_maps_over_devices():
     for path in SOURCES:
         name = str(path.relative_to(ROOT))
