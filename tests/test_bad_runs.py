@@ -240,7 +240,9 @@ def test_losses_that_are_not_finite_stop_the_run_with_a_sentence(train, tmp_path
 
 def test_ctrl_c_before_there_is_anything_to_save(experiment, tmp_path):
     """A real process, stopped while it compiles: a second Ctrl-C does not wait."""
-    script = commands.FAKE + 'import time\ndef slowly(*_):\n    print("slow", flush=True); time.sleep(60)\n'
+    # Where the tests run in the background, SIGINT comes ignored.
+    script = 'import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n' + commands.FAKE
+    script += 'import time\ndef slowly(*_):\n    print("slow", flush=True); time.sleep(60)\n'
     script += 'loop._Run._compile = slowly\nimport runpy, sys\nsys.argv = sys.argv[1:]\n'
     script += "runpy.run_path(sys.argv[0], run_name='__main__')\n"
     path = os.pathsep.join([str(commands.ROOT), str(commands.ROOT / 'tests')])

@@ -55,10 +55,10 @@ def third_party(folder: str) -> set[frozenset[str]]:
 @pytest.mark.parametrize(
     ('folder', 'lists'),
     [
-        ('worldmodels', ('core', 'worlds')),
+        ('worldmodels', ('core', 'worlds', 'data')),
         ('experiments', ('core',)),
         ('launch', ('core',)),
-        ('tests', ('core', 'worlds', 'dev')),
+        ('tests', ('core', 'worlds', 'data', 'dev')),
     ],
 )
 def test_what_is_imported_is_declared(folder, lists):
@@ -69,7 +69,7 @@ def test_what_is_imported_is_declared(folder, lists):
 def test_package_is_installed_as_declared():
     installed = importlib.metadata.distribution('worldmodels')
     assert installed.metadata['Requires-Python'] == '>=3.11'
-    assert set(installed.metadata.get_all('Provides-Extra')) == {'worlds', 'gpu', 'tpu', 'dev'}
+    assert set(installed.metadata.get_all('Provides-Extra')) == {'worlds', 'data', 'gpu', 'tpu', 'dev'}
     names = {plain(re.split(r'[\[<>=; ]', r)[0]) for r in installed.requires if 'extra ==' not in r}
     assert names == declared('core')
 
