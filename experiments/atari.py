@@ -42,11 +42,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     config.world = {'name': 'atari/Breakout'}
     config.data.path = 'runs/atari/data'
     config.evaluate = {'starts': 200, 'context': 8, 'horizon': 10}
-    if variant == 'recurrent':
-        verticals.recurrent(config, options['size'], COSTS)
-        config.train.steps = 1500
-    else:
-        verticals.masked(config, variant, options, tokenizer='runs/atari/tokenizer', heart=HEART, costs=COSTS)
-    if options['tiny']:
-        verticals.tiny(config)
+    verticals.fill(
+        config, variant, options, heart=HEART, tokenizer='runs/atari/tokenizer', costs=COSTS, recurrent_steps=1500
+    )
     return config

@@ -31,11 +31,5 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     config.world = {'name': 'craftax/Classic-Pixels'}
     config.data.path = 'runs/craftax/data'
     config.evaluate = {'starts': 200, 'context': 8, 'horizon': 10, 'tile': 7}
-    if variant == 'recurrent':
-        verticals.recurrent(config, options['size'], COSTS)
-        config.train.steps = 1500
-    else:
-        verticals.masked(config, variant, options, tokenizer='', heart=HEART, costs=COSTS)
-    if options['tiny']:
-        verticals.tiny(config)
+    verticals.fill(config, variant, options, heart=HEART, costs=COSTS, recurrent_steps=1500)
     return config

@@ -57,10 +57,5 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     config.world = {'name': 'navix/DoorKey-Random-8x8', 'view': 'full', 'observation': options['observation']}
     config.data.path = 'runs/doorkey/data'
     config.evaluate = {'starts': 200, 'context': 8, 'horizon': 15}
-    if variant == 'recurrent':
-        verticals.recurrent(config, options['size'])
-    else:
-        verticals.masked(config, variant, options, tokenizer='runs/doorkey/tokenizer', heart=HEART)
-    if options['tiny']:
-        verticals.tiny(config)
+    verticals.fill(config, variant, options, heart=HEART, tokenizer='runs/doorkey/tokenizer')
     return config

@@ -29,10 +29,5 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     config.world = {'name': 'gymnax/Breakout-MinAtar'}
     config.data.path = 'runs/minatar/data'
     config.evaluate = {'starts': 200, 'context': 8, 'horizon': 10}
-    if variant == 'recurrent':
-        verticals.recurrent(config, options['size'])
-    else:
-        verticals.masked(config, variant, options, tokenizer='', heart=HEART)
-    if options['tiny']:
-        verticals.tiny(config)
+    verticals.fill(config, variant, options, heart=HEART)
     return config

@@ -17,6 +17,32 @@ OPTIONS = {'memory': 'window', 'transition': 'masked', 'size': '1m', 'tiny': Fal
 """What every experiment with these variants can be told, for `arguments.parse`."""
 
 
+def fill(
+    config: ml_collections.ConfigDict,
+    variant: str,
+    options: dict,
+    *,
+    heart: dict,
+    tokenizer: str = '',
+    costs: tuple[str, ...] = (),
+    recurrent_steps: int = 3500,
+) -> None:
+    """Fill in a variant of VARIANTS.
+
+    Args:
+      options: values of OPTIONS.
+      heart, tokenizer, costs: see `masked`; a recurrent model has a heart of its own.
+      recurrent_steps: for which the recurrent model is trained.
+    """
+    if variant == 'recurrent':
+        recurrent(config, options['size'], recurrent_steps, costs)
+    else:
+        masked(config, variant, options, tokenizer=tokenizer, heart=heart, costs=costs)
+    if options['tiny']:
+        config.train.update({'steps': 20, 'log_every': 10})
+        config.optimizer.warmup = 5
+
+
 def masked(
     config: ml_collections.ConfigDict,
     variant: str,
@@ -93,8 +119,8 @@ def _chosen(part: str, known: dict, options: dict) -> dict:
     return known[name]
 
 
-def recurrent(config: ml_collections.ConfigDict, size: str, costs: tuple[str, ...] = ()) -> None:
-    """Fill in the variant 'recurrent': DreamerV3's world model at a size of `worldmodels.sizes`, trained for minutes.
+def recurrent(config: ml_collections.ConfigDict, size: str, steps: int, costs: tuple[str, ...]) -> None:
+    """Fill in the variant 'recurrent': DreamerV3's world model at a size of `worldmodels.sizes`, trained for so many steps.
 
     `costs` is what the world pays out beside reward and discount.
     """
@@ -106,7 +132,7 @@ def recurrent(config: ml_collections.ConfigDict, size: str, costs: tuple[str, ..
     config.optimizer.schedule = 'cosine'
     config.train.update(
         {
-            'steps': 3500,
+            'steps': steps,
             'log_every': 50,
             'weights': {
                 'reconstruction': 1.0,
@@ -116,9 +142,3 @@ def recurrent(config: ml_collections.ConfigDict, size: str, costs: tuple[str, ..
             },
         }
     )
-
-
-def tiny(config: ml_collections.ConfigDict) -> None:
-    """A few steps of the same road."""
-    config.train.update({'steps': 20, 'log_every': 10})
-    config.optimizer.warmup = 5

@@ -91,15 +91,8 @@ def interact(
         state, observation, outcomes, is_terminal_B, is_last_B = world.step(
             playing.state, action, jax.random.fold_in(world_key, t)
         )
-        record = {
-            'observation': moment.observation,
-            'action': select(moment.is_last, jnp.zeros_like(action), action),
-            **{name: jnp.where(moment.is_last, 0.0, value) for name, value in outcomes.items()},
-            'is_first': moment.is_first,
-            'is_last': moment.is_last,
-            'is_terminal': moment.is_terminal,
-            'extras': extras,
-        }
+        blank = lambda x: select(moment.is_last, jnp.zeros_like(x), x)
+        record = _record(moment, jax.tree.map(blank, (action, outcomes)), extras)
         false_B = jnp.zeros((world.batch,), bool)
         went_on = Moment(observation, action, outcomes, false_B, is_last_B, is_terminal_B, world.truth(state))
         fresh_state, opening = _opening(world, pool, rng.per_example(start_key, t, lane_B))
@@ -126,6 +119,20 @@ def _opening(world: Any, pool: PyTree, keys_B: jax.Array) -> tuple[PyTree, Momen
         truth=start['truth'],
     )
     return start['state'], moment
+
+
+def _record(moment: Moment, done: tuple[Array, dict[str, Array]], extras: Any) -> dict[str, Any]:
+    """A moment in RLDS form: with what was done in it, (action, outcomes), blank where it was the last."""
+    action, outcomes = done
+    return {
+        'observation': moment.observation,
+        'action': action,
+        **outcomes,
+        'is_first': moment.is_first,
+        'is_last': moment.is_last,
+        'is_terminal': moment.is_terminal,
+        'extras': extras,
+    }
 
 
 class WorldRaised(Exception):
@@ -164,15 +171,8 @@ def play(
         action, policy_state, extras, step_key = _act(policy, params, moment, policy_state, act_key, world_key, t)
         action = np.asarray(action)
         observation, outcomes, is_terminal_B, is_last_B = _ask(world.step, first + i, action, step_key)
-        record = {
-            'observation': moment.observation,
-            'action': _where(moment.is_last, np.zeros_like(action), action),
-            **{name: np.where(moment.is_last, np.float32(0), value) for name, value in outcomes.items()},
-            'is_first': moment.is_first,
-            'is_last': moment.is_last,
-            'is_terminal': moment.is_terminal,
-            'extras': extras,
-        }
+        blank = lambda x, last_B=moment.is_last: _where(last_B, np.zeros_like(x), x)
+        record = _record(moment, jax.tree.map(blank, (action, outcomes)), extras)
         if kept is None:
             # Lanes first: who keeps episodes reads them lane by lane.
             kept = jax.tree.map(lambda x: np.empty((world.batch, steps, *x.shape[1:]), x.dtype), record)

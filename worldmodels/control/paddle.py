@@ -12,8 +12,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from worldmodels import rng
-from worldmodels.control.random import uniform
+from worldmodels.control.random import astray
 from worldmodels.types import ActionSpace
 
 MOVES = ('noop', 'left', 'right')
@@ -44,11 +43,9 @@ class Paddle:
 
     def __call__(self, params, belief, policy_state, keys_B: jax.Array):
         truth = belief.truth
-        noise_keys, draw_keys = rng.split(keys_B, 2)
         step_B = jnp.where(jnp.asarray(TO_THE_RIGHT)[truth['ball_dir']], 1, -1)
         target_B = jnp.clip(truth['ball_x'] + step_B, 0, COLUMNS - 1)  # at a wall it stays a tick in its column
         stay, left, right = (self.action.names.index(move) for move in MOVES)
         gap_B = target_B - truth['pos']
         action_B = jnp.where(gap_B < 0, left, jnp.where(gap_B > 0, right, stay))
-        stray_B = rng.draw(lambda key: jax.random.bernoulli(key, self.noise), noise_keys)
-        return jnp.where(stray_B, uniform(self.action, draw_keys), action_B).astype(jnp.int32), policy_state, {}
+        return astray(self.action, action_B, self.noise, keys_B), policy_state, {}

@@ -25,6 +25,15 @@ class Random:
         return uniform(self.action, keys_B), policy_state, {}
 
 
+def astray(
+    space: ActionSpace, action_B: jax.Array, noise: float, keys_B: jax.Array, also_B: jax.Array | bool = False
+) -> jax.Array:
+    """Discrete actions (B,), int32, of which any action takes the place with probability `noise`, and wherever `also_B`."""
+    noise_keys, draw_keys = rng.split(keys_B, 2)
+    stray_B = rng.draw(lambda key: jax.random.bernoulli(key, noise), noise_keys) | also_B
+    return jnp.where(stray_B, uniform(space, draw_keys), action_B).astype(jnp.int32)
+
+
 def uniform(space: ActionSpace, keys_B: jax.Array) -> jax.Array:
     """Raw actions (B,) or (B, size), one per key."""
     if space.kind == 'discrete':

@@ -12,8 +12,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from worldmodels import rng
-from worldmodels.control.random import uniform
+from worldmodels.control.random import astray
 from worldmodels.types import ActionSpace
 
 MOVES = ('forward', 'rotate_cw', 'rotate_ccw', 'pickup', 'toggle')
@@ -44,7 +43,6 @@ class Scripted:
 
     def __call__(self, params, belief, policy_state, keys_B: jax.Array):
         truth = belief.truth
-        noise_keys, draw_keys = rng.split(keys_B, 2)
         carries_B = truth['pocket'] >= 0
         wants_key_B = truth['locked'].any((1, 2)) & truth['key'].any((1, 2)) & ~carries_B
         target_BHW = jnp.where(wants_key_B[:, None, None], truth['key'], truth['goal'])
@@ -65,9 +63,8 @@ class Scripted:
         ahead_B = jnp.where(truth['key'][front], pickup, jnp.where(truth['closed'][front], toggle, forward))
         action_B = jnp.where(turn_B == 0, ahead_B, jnp.where(turn_B == 3, counter, clockwise))
 
-        stray_B = rng.draw(lambda key: jax.random.bernoulli(key, self.noise), noise_keys)
-        stray_B |= around_B4.min(1) >= FAR
-        return jnp.where(stray_B, uniform(self.action, draw_keys), action_B).astype(jnp.int32), policy_state, {}
+        no_way_B = around_B4.min(1) >= FAR
+        return astray(self.action, action_B, self.noise, keys_B, no_way_B), policy_state, {}
 
 
 def distances(open_BHW: jax.Array, target_BHW: jax.Array) -> jax.Array:

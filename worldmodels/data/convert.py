@@ -153,7 +153,8 @@ def _parts(
         state.update(reached)
         arrays = {'lengths': np.array([len(e['is_first']) for e in held], np.int64)}
         if held:
-            arrays |= {k: np.concatenate([episodes.flat(e)[k] for e in held]) for k in episodes.flat(held[0])}
+            rows = [episodes.flat(e) for e in held]
+            arrays |= {k: np.concatenate([row[k] for row in rows]) for k in rows[0]}
         part = arrays | {key: np.asarray(value) for key, value in state.items()}
         with making.whole(_part(folder, name, number)) as temporary, open(temporary, 'wb') as opened:
             np.savez(opened, **part)

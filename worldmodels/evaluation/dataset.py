@@ -6,12 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from rich.table import Table
 
 from worldmodels.data.statistics import Film
-from worldmodels.evaluation import figures, films
+from worldmodels.evaluation import figures, films, page
 from worldmodels.types import ActionSpace, Spec
 
 TEMPLATE = 'dataset.html.j2'
@@ -23,11 +22,8 @@ def write(out: Path, numbers: dict[str, Any], shown: list[Film], title: str, com
     spec = Spec.from_json(numbers['spec'])
     out.parent.mkdir(parents=True, exist_ok=True)
     out.with_suffix('.json').write_text(json.dumps(numbers, indent=1, allow_nan=False) + '\n')
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader('worldmodels.evaluation', ''), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    page = environment.get_template(TEMPLATE).render(
+    text = page.render(
+        TEMPLATE,
         title=title,
         command=command,
         numbers=numbers,
@@ -37,7 +33,7 @@ def write(out: Path, numbers: dict[str, Any], shown: list[Film], title: str, com
         provenance=json.dumps(numbers['provenance'], indent=1, default=str),
         amount=amount,
     )
-    out.write_text(page)
+    out.write_text(text)
     return out
 
 

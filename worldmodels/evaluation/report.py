@@ -7,11 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from PIL import Image
 
-from worldmodels.evaluation import figures, films, outcomes
+from worldmodels.evaluation import figures, films, outcomes, page
 from worldmodels.evaluation.frames import align, judged
 from worldmodels.evaluation.judge import Film, Question, Verdict
 from worldmodels.types import Array, Modality, Ticks
@@ -261,11 +260,8 @@ def write(out: Path, results: dict, verdict: Verdict, question: Question, about:
     record = {**about, 'sentence': sentence(results), 'headlines': headlines(results), **results}
     (out / 'report.json').write_text(json.dumps(record, indent=1, allow_nan=False) + '\n')
     horizons = some_horizons(question.horizon)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader('worldmodels.evaluation', ''), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    page = environment.get_template(TEMPLATE).render(
+    text = page.render(
+        TEMPLATE,
         record=record,
         horizons=horizons,
         figures=draw(results),
@@ -278,5 +274,5 @@ def write(out: Path, results: dict, verdict: Verdict, question: Question, about:
     if verdict.films:
         Image.fromarray(_poster(verdict, question)).save(out / 'dream.png', optimize=True)
     path = out / 'report.html'
-    path.write_text(page)
+    path.write_text(text)
     return path
