@@ -9,9 +9,11 @@ import json
 import os
 import pathlib
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 import typing
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -67,6 +69,19 @@ class Commands:
     def close(self):
         self._process.stdin.close()
         self._process.wait()
+
+
+def kill_once_begun(words, path, environment, seconds=120):
+    """Start a program that makes a dataset at `path`, and kill it as soon as it has finished the first part of it."""
+    process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL)
+    first = pathlib.Path(f'{path}.parts', 'train-00000.npz')
+    deadline = time.monotonic() + seconds
+    while not first.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert first.exists()
+    assert not pathlib.Path(path).exists()
 
 
 def state_of(folder):

@@ -128,19 +128,6 @@ def test_the_configs_themselves_are_good():
 # -- records -----------------------------------------------------------------------------------------------------------
 
 
-def episode(length=7):
-    r = np.random.default_rng(0)
-    return {
-        'observation': {'image': r.integers(0, 256, (length, 16, 16, 3)).astype(np.uint8)},
-        'action': r.integers(0, 3, length).astype(np.int32),
-        'reward': r.normal(size=length).astype(np.float32),
-        'discount': np.ones(length, np.float32),
-        'is_first': np.arange(length) == 0,
-        'is_last': np.arange(length) == length - 1,
-        'is_terminal': np.zeros(length, bool),
-    }
-
-
 KEYS = ('action', 'reward', 'discount', 'is_first', 'is_last', 'is_terminal', 'image')
 CHANGES = st.tuples(
     st.sampled_from(('drop', 'dtype', 'length', 'shape', 'value', 'rename', 'nothing')), st.sampled_from(KEYS),
@@ -174,7 +161,7 @@ def changed(rows, change):
 @FUZZ
 @given(st.lists(CHANGES, min_size=1, max_size=3))
 def test_a_record_that_passes_can_be_learned_from(changes):
-    rows = episode()
+    rows = real.episode(np.random.default_rng(0), 7)
     for change in changes:
         changed(rows, change)
     if records.fault(rows, real.SPEC) is None:

@@ -115,15 +115,7 @@ def some(count=8, length=9, change=lambda rows: None):
     """Episodes of noise; `change` has its way with the fourth."""
     r = np.random.default_rng(0)
     for i in range(count):
-        rows = {
-            'observation': {'image': r.integers(0, 256, (length, 16, 16, 3)).astype(np.uint8)},
-            'action': r.integers(0, 3, length).astype(np.int32),
-            'reward': r.normal(size=length).astype(np.float32),
-            'discount': np.ones(length, np.float32),
-            'is_first': np.arange(length) == 0,
-            'is_last': np.arange(length) == length - 1,
-            'is_terminal': np.zeros(length, bool),
-        }
+        rows = real.episode(r, length)
         if i == 3:
             change(rows)
         yield rows

@@ -2,12 +2,11 @@
 
 import dataclasses
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+import commands
 import pytest
 
 from worldmodels.data import collect, episodes, pipeline
@@ -175,15 +174,7 @@ def test_command_killed_and_started_again(tmp_path):
         )
 
     killed = tmp_path / 'killed'
-    process = subprocess.Popen([*command, f'--path={killed}'], env=environment, stdout=subprocess.DEVNULL)
-    first = tmp_path / 'killed.parts' / 'train-00000.npz'
-    deadline = time.monotonic() + 120
-    while not first.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert first.exists()
-    assert not killed.exists()
+    commands.kill_once_begun([*command, f'--path={killed}'], killed, environment)
 
     assert 'held-out episodes' in run(killed).stdout
     run(tmp_path / 'whole')

@@ -3,11 +3,9 @@
 import dataclasses
 import json
 import os
-import signal
-import subprocess
 import sys
-import time
 
+import commands
 from test_collect import contents, read
 
 from worldmodels.data import collect, episodes
@@ -34,15 +32,8 @@ def test_atari_killed_and_started_again(tmp_path):
         'collect.collect(sys.argv[2], collect.Settings(**given), {})'
     )
     environment = {**os.environ, 'JAX_PLATFORMS': 'cpu'}
-    process = subprocess.Popen([sys.executable, '-c', program, json.dumps(settings), str(killed)], env=environment)
-    first = tmp_path / 'killed.parts' / 'train-00000.npz'
-    deadline = time.monotonic() + 240
-    while not first.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert first.exists()
-    assert not killed.exists()
+    words = [sys.executable, '-c', program, json.dumps(settings), str(killed)]
+    commands.kill_once_begun(words, killed, environment, seconds=240)
 
     said = []
     collect.collect(str(killed), ATARI, {}, say=said.append)

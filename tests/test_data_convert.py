@@ -3,11 +3,10 @@
 import json
 import os
 import pathlib
-import signal
 import subprocess
 import sys
-import time
 
+import commands
 import foreign
 import numpy as np
 import pytest
@@ -243,18 +242,8 @@ def test_command_killed_and_started_again(tmp_path):
         np.savez(pathlib.Path(folder, f'{i:03d}.npz'), **{**arrays, 'is_first': last[::-1], 'is_terminal': last})
     asked = (f'--source=npz:{folder}',)
     killed = tmp_path / 'killed'
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / 'launch' / 'convert.py'), *asked, f'--path={killed}'],
-        env=ENVIRONMENT, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
-    first = tmp_path / 'killed.parts' / 'train-00000.npz'
-    deadline = time.monotonic() + 120
-    while not first.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert first.exists()
-    assert not killed.exists()
+    words = [sys.executable, str(ROOT / 'launch' / 'convert.py'), *asked, f'--path={killed}']
+    commands.kill_once_begun(words, killed, ENVIRONMENT)
     command(*asked, f'--path={killed}')
     command(*asked, f'--path={tmp_path}/whole')
     assert contents(killed) == contents(tmp_path / 'whole')

@@ -120,15 +120,17 @@ def test_memory_stays_within_its_budget_under_threads(tmp_path):
     source[0]
     held = []
 
-    def read(i):
-        assert source[i]['observation']['image'][-1, 0, 0, 0] == i
-        held.append(source._held)
+    def read(thread):
+        for i in order[thread::threads]:
+            assert source[i]['observation']['image'][-1, 0, 0, 0] == i
+            held.append(source._held)
 
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
         with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-            list(pool.map(read, order))
+            # A task a thread: two thousand waiting tasks would be most of what is measured beside the records.
+            list(pool.map(read, range(threads)))
         after, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -136,7 +138,7 @@ def test_memory_stays_within_its_budget_under_threads(tmp_path):
     assert source._held == sum(pipeline._nbytes(e) for e in source._cache.values())
     assert after - before <= budget
     # While they read, each thread holds a record, and the reader may hold it a second time.
-    assert most - before <= budget + 3 * threads * each
+    assert most - before <= budget + 2 * threads * each
 
 
 def test_segments_hold_no_more_the_longer_they_run(tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import pathlib
 import subprocess
 import sys
@@ -112,7 +111,6 @@ def test_a_row_runs_alone_and_again_and_is_not_mixed_with_another(sweep):
 def test_measures_that_the_report_lacks_are_refused():
     scores = {'image': {'exact': {'value': [0.5]}}}
     report = {'worlds': [{'role': role, 'scores': scores} for role in ('model', 'copy', 'redrawn')]}
-    report = json.loads(json.dumps(report))
     with pytest.raises(ValueError, match="no 'psnr' of 'image'"):
         measured(report, (('image', 'psnr', (1,)),))
     with pytest.raises(ValueError, match='up to horizon 2'):

@@ -13,22 +13,26 @@ from worldmodels.types import ActionSpace, Modality, Spec
 SPEC = Spec(observation=(('image', Modality('image', (16, 16, 3))),), action=ActionSpace('discrete', 3))
 
 
+def episode(r, length):
+    """An episode of noise from a numpy generator; time runs out at its end."""
+    return {
+        'observation': {'image': r.integers(0, 256, (length, 16, 16, 3)).astype(np.uint8)},
+        'action': r.integers(0, 3, length).astype(np.int32),
+        'reward': r.normal(size=length).astype(np.float32),
+        'discount': np.ones(length, np.float32),
+        'is_first': np.arange(length) == 0,
+        'is_last': np.arange(length) == length - 1,
+        'is_terminal': np.zeros(length, bool),
+    }
+
+
 def write_data(path):
     """Some episodes of noise, in both splits."""
 
     def some(seed, count):
         r = np.random.default_rng(seed)
         for _ in range(count):
-            length = int(r.integers(3, 12))
-            yield {
-                'observation': {'image': r.integers(0, 256, (length, 16, 16, 3)).astype(np.uint8)},
-                'action': r.integers(0, 3, length).astype(np.int32),
-                'reward': r.normal(size=length).astype(np.float32),
-                'discount': np.ones(length, np.float32),
-                'is_first': np.arange(length) == 0,
-                'is_last': np.arange(length) == length - 1,
-                'is_terminal': np.zeros(length, bool),
-            }
+            yield episode(r, int(r.integers(3, 12)))
 
     episodes.write(str(path), SPEC, {'train': some(0, 20), 'validation': some(1, 5)}, {'world': 'noise'})
 
