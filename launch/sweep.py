@@ -12,10 +12,8 @@ from __future__ import annotations
 import csv
 import difflib
 import hashlib
-import importlib.util
 import json
 import pathlib
-import subprocess
 
 from absl import flags
 from rich.console import Console
@@ -24,6 +22,7 @@ from rich.table import Table
 from experiments.table import Row, measured
 from launch import command, stages
 from worldmodels.data import making
+from worldmodels.training import experiment
 
 _TABLE = flags.DEFINE_string('table', None, 'File with get_table(workdir).', required=True)
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of all that the rows make.', required=True)
@@ -72,15 +71,10 @@ def main(argv: list[str]) -> None:
 
 def load(table: str, workdir: str) -> dict[str, Row]:
     """The rows of a table by name."""
-    file = pathlib.Path(table)
-    if not file.is_file() or file.suffix != '.py':
-        raise ValueError(f'There is no table {table}: give a file with get_table(workdir).')
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, 'get_table'):
-        raise ValueError(f'{table} is no table: it has no function get_table(workdir) that returns rows.')
-    return {row.name: row for row in module.get_table(workdir.rstrip('/'))}
+    _, rows = experiment.run(
+        table, workdir.rstrip('/'), 'table', 'get_table', 'workdir', 'rows', 'experiments/real_worlds.py'
+    )
+    return {row.name: row for row in rows}
 
 
 def run(row: Row, title: str) -> dict[str, str]:
@@ -147,9 +141,8 @@ def show(console: Console, rows: dict[str, dict[str, str]]) -> None:
 
 def _commit() -> str:
     """The commit of this project, '+' behind it where files differ from it."""
-    git = lambda *words: subprocess.run(['git', *words], cwd=stages.ROOT, capture_output=True, text=True, check=False)
-    commit = git('rev-parse', '--short=10', 'HEAD').stdout.strip()
-    return (commit + ('+' if git('status', '--porcelain', '--untracked-files=no').stdout.strip() else '')) or 'unknown'
+    commit = making.git('rev-parse', '--short=10', 'HEAD')
+    return (commit + ('+' if making.git('status', '--porcelain', '--untracked-files=no') else '')) or 'unknown'
 
 
 if __name__ == '__main__':

@@ -59,12 +59,17 @@ def provenance(packages: tuple[str, ...]) -> dict[str, Any]:
     for package in packages:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
+    return {'versions': versions, 'git_commit': git('rev-parse', 'HEAD') or 'unknown'}
+
+
+def git(*words: str) -> str:
+    """What git says of this code; '' where there is no git, or no repository."""
     here = os.path.dirname(os.path.abspath(__file__))
     try:
-        commit = subprocess.run(['git', 'rev-parse', 'HEAD'], cwd=here, capture_output=True, text=True, check=False)
-        return {'versions': versions, 'git_commit': commit.stdout.strip() or 'unknown'}
+        done = subprocess.run(['git', *words], cwd=here, capture_output=True, text=True, check=False)
     except OSError:  # there is no git
-        return {'versions': versions, 'git_commit': 'unknown'}
+        return ''
+    return done.stdout.strip()
 
 
 class whole:

@@ -18,7 +18,6 @@ import json
 import os
 import pathlib
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -30,6 +29,7 @@ import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
 
+from worldmodels.data import making
 from worldmodels.training import config as config_lib
 from worldmodels.training import integrity, processes
 from worldmodels.training.parallel import Devices
@@ -247,10 +247,8 @@ def init_from(variables: dict, path: str, parts: tuple[str, ...]) -> dict:
 
 def versions() -> dict[str, str]:
     """What a checkpoint says of the software that wrote it."""
-    here = pathlib.Path(__file__).parent
-    git = subprocess.run(['git', '-C', here, 'rev-parse', 'HEAD'], capture_output=True, text=True, check=False)
     return {
-        'git_commit': git.stdout.strip() or 'unknown',
+        'git_commit': making.git('rev-parse', 'HEAD') or 'unknown',
         'python': sys.version.split()[0],
         **{m: __import__(m).__version__ for m in ('jax', 'flax', 'optax', 'numpy')},
     }

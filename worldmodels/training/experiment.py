@@ -29,34 +29,43 @@ def load(name: str) -> tuple[ml_collections.ConfigDict, Any]:
       ValueError: there is no such file, it has no get_config, or it raises; the message says where.
     """
     path, _, arg = name.partition(':')
+    module, config = run(path, arg, 'experiment', 'get_config', 'arg', 'a config', 'experiments/doorkey.py')
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise ValueError(
+            f"get_config of '{path}' returns a {type(config).__name__}: expected a ConfigDict, from `default_config()`."
+        )
+    return config, module
+
+
+def run(path: str, arg: str, what: str, function: str, takes: str, returns: str, example: str) -> tuple[Any, Any]:
+    """The module that a Python file is, and what its function returns for `arg`.
+
+    The words `what` ('experiment'), `takes`, `returns` and `example` are for the sentences.
+
+    Raises:
+      ValueError: there is no such file, it has no such function, or it raises; the message says where.
+    """
     file = pathlib.Path(path)
     if not path.endswith('.py') or not file.is_file():
         near = difflib.get_close_matches(file.name, [p.name for p in sorted(file.parent.glob('*.py'))], 1, 0.7)
         hint = (
-            f'did you mean {file.with_name(near[0])}?'
-            if near
-            else 'give a file with get_config, such as experiments/doorkey.py.'
+            f'did you mean {file.with_name(near[0])}?' if near else f'give a file with {function}, such as {example}.'
         )
-        raise ValueError(f"There is no experiment '{path}': {hint}")
+        raise ValueError(f"There is no {what} '{path}': {hint}")
     try:
         spec = importlib.util.spec_from_file_location(file.stem, file)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        if not hasattr(module, 'get_config'):
-            raise ValueError(f"'{path}' is no experiment: it has no function get_config(arg) that returns a config.")
-        config = module.get_config(arg)
+        if not hasattr(module, function):
+            raise ValueError(f"'{path}' is no {what}: it has no function {function}({takes}) that returns {returns}.")
+        return module, getattr(module, function)(arg)
     except ValueError:
         raise
     except Exception as error:
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename.endswith(file.name)]
         lines += [error.lineno] if isinstance(error, SyntaxError) and error.lineno else []
         where = f', line {lines[-1]}' if lines else ''
-        raise ValueError(f"The experiment '{path}'{where} raises {type(error).__name__}: {error}; mend it.") from error
-    if not isinstance(config, ml_collections.ConfigDict):
-        raise ValueError(
-            f"get_config of '{path}' returns a {type(config).__name__}: expected a ConfigDict, from `default_config()`."
-        )
-    return config, module
+        raise ValueError(f"The {what} '{path}'{where} raises {type(error).__name__}: {error}; mend it.") from error
 
 
 def take(argv: Sequence[str]) -> tuple[list[str], list[Override]]:
