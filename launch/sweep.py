@@ -108,8 +108,9 @@ def run(row: Row, title: str) -> dict[str, str]:
 
 
 def digest(row: Row) -> str:
-    """Eight hexadecimal digits that change with what a row runs or measures."""
-    return hashlib.blake2b(repr((row.stages, row.measures)).encode(), digest_size=4).hexdigest()
+    """Eight hexadecimal digits that change with what a row runs or measures, and not with the folder it runs in."""
+    text = repr((row.stages, row.measures)).replace(_WORKDIR.value.rstrip('/'), 'WORKDIR')
+    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
 
 def read(path: pathlib.Path) -> dict[str, dict[str, str]]:

@@ -55,9 +55,9 @@ def sweep(tmp_path):
     script = tmp_path / 'stage.py'
     script.write_text(SCRIPT)
 
-    def run(*flags: str, extra: tuple = ()):
+    def run(*flags: str, extra: tuple = (), work: str = 'work'):
         (tmp_path / 'table.py').write_text(TABLE.format(script=str(script), extra=extra))
-        words = ['launch/sweep.py', f'--table={tmp_path / "table.py"}', f'--workdir={tmp_path / "work"}', *flags]
+        words = ['launch/sweep.py', f'--table={tmp_path / "table.py"}', f'--workdir={tmp_path / work}', *flags]
         return subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, check=False)
 
     return run, tmp_path
@@ -106,6 +106,14 @@ def test_a_row_runs_alone_and_again_and_is_not_mixed_with_another(sweep):
     done = run('--only=bb')
     assert done.returncode == 1
     assert 'did you mean b?' in done.stderr
+
+
+def test_rows_are_done_wherever_they_were_run(sweep):
+    run, folder = sweep
+    assert run('--only=a').returncode == 0
+    done = run('--only=a', work='elsewhere')
+    assert done.returncode == 0, done.stderr
+    assert ran(folder) == ['a one', 'a two']
 
 
 def test_measures_that_the_report_lacks_are_refused():
