@@ -6,6 +6,8 @@ python launch/evaluate.py --workdir=runs/craftax/masked
 
 python launch/train.py --config=experiments/craftax.py:recurrent --workdir=runs/craftax/recurrent
 python launch/evaluate.py --workdir=runs/craftax/recurrent
+
+Not measured yet.
 """
 
 from __future__ import annotations
