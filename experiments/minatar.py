@@ -7,9 +7,9 @@ python launch/evaluate.py --workdir=runs/minatar/masked
 python launch/train.py --config=experiments/minatar.py:recurrent --workdir=runs/minatar/recurrent
 python launch/evaluate.py --workdir=runs/minatar/recurrent
 
-On two cores of an Intel Xeon (AVX-512), other programs running, 200 held-out starts: the masked model, 166 s of training, gets 99.8%
-of changed cells right one tick ahead and 92.3% ten ticks ahead; the recurrent one, 149 s, 80.5% and 66.1%; copying the last frame,
-0% and 38.7%. Both are above copying at all ten horizons (`experiments/real_worlds.csv`).
+On two cores of an Intel Xeon (AVX-512), other programs running, 200 held-out starts: the masked model, 166 s of training, gets
+99.8% of changed cells right one tick ahead and 92.3% ten ticks ahead; the recurrent one, 149 s, 80.5% and 66.1%; copying
+the last frame, 0% and 38.7%. Both are above copying at all ten horizons (`experiments/real_worlds.csv`).
 """
 
 from __future__ import annotations
