@@ -197,6 +197,8 @@ class WorldModel(nn.Module):
         self.transition.loss(tick.prediction, tick.posterior, keys_B)
         self.tick(belief, action_BA, keys_B)
         self.render(belief)
+        one_tick = jax.tree.map(lambda x: x[:, None], (belief.context_BMD, belief.z, action_BA))
+        self.memory.losses(*one_tick, jnp.zeros((action_BA.shape[0], 1), bool), keys_B[:, None])
         if self.heart.tokenizer:
             self.heart.autoencode(observation, keys_B)
         return belief.context_BMD

@@ -31,6 +31,21 @@ class Memory(nn.Module):
         """The initial state where `reset_B`. A memory that can forget without writing overrides this."""
         return select(reset_B, self.initial(reset_B.shape[0])[0], h)
 
+    def losses(
+        self, context_BTMD: jax.Array, z: Latent, action_BTA: jax.Array, reset_BT: jax.Array, keys_BT: jax.Array
+    ) -> dict[str, tuple[jax.Array, jax.Array]]:
+        """What remembering is trained to do for its own sake, beside serving the others: {name: (loss_BT, mask_BT)}.
+
+        Args:
+          context_BTMD: what was shown after each tick, which a memory carried into the segment has shaped too.
+          z: the frames remembered (B, T, ...); action_BTA: those that led to them, null at resets.
+          reset_BT: where the belief started anew.
+          keys_BT: one key per example and tick.
+
+        `train.weights` names the terms as it names all others. Most memories have none. `z` and the context carry gradients.
+        """
+        return {}
+
     def nbytes(self, batch: int = 1) -> int:
         """Bytes carried from tick to tick by a batch."""
         return nbytes(jax.eval_shape(lambda: self.initial(batch)[0]))

@@ -42,7 +42,7 @@ def losses(
       losses by name, the belief after the last tick (None when only the heart is trained), metrics as (sum, count).
     """
     B, T = ticks.is_first.shape
-    watch_B, heart_B, transition_B = rng.split(keys_B, 3)
+    watch_B, heart_B, transition_B, memory_B = rng.split(keys_B, 4)
     everywhere_BT = jnp.ones((B, T), jnp.float32)
     out: Losses = {}
     observation = fold_time(ticks.observation)
@@ -58,7 +58,10 @@ def losses(
     folded: Trace = fold_time(trace)
     keys_BT = rng.per_tick(transition_B, T).reshape(-1)
 
-    def terms(m: WorldModel) -> tuple[dict, dict, dict]:
+    # An opening has the prior over openings to learn; a segment cut out of an episode has nothing before it to learn from.
+    reset_BT = ticks.reset_BT if carried else ticks.reset_BT.at[:, 0].set(True)
+
+    def terms(m: WorldModel) -> tuple[dict, dict, dict, dict]:
         z, action, context = folded.departure.z, folded.departure.action_BTA, folded.departure.context_BTMD
         prediction = folded.prediction
         if prediction is None:
@@ -70,15 +73,18 @@ def losses(
         seen = {}
         if not m.heart.tokenizer:
             seen = m.heart.losses(m.decode(folded.z, folded.context_BTMD), observation)
-        return advance, paid, seen
+        kept = {}
+        if 'memory' in parts:
+            remembered = (trace.context_BTMD, trace.z, trace.departure.action_BTA, reset_BT)
+            kept = m.memory.losses(*remembered, rng.per_tick(memory_B, T))
+        return advance, paid, seen, kept
 
-    (advance, paid, seen), sown = model.apply(variables, method=terms, mutable=['metrics'])
-    # An opening has the prior over openings to learn; a segment cut out of an episode has nothing before it to learn from.
-    reset_BT = ticks.reset_BT if carried else ticks.reset_BT.at[:, 0].set(True)
+    (advance, paid, seen, kept), sown = model.apply(variables, method=terms, mutable=['metrics'])
     follows_BT = (~reset_BT | ticks.is_first).astype(jnp.float32)
     paid_BT = (~reset_BT).astype(jnp.float32)
     out |= {k: (unfold_time(v, B), follows_BT) for k, v in advance.items()}
     out |= {k: (unfold_time(v, B), paid_BT) for k, v in paid.items()}
     out |= {k: (unfold_time(v, B), everywhere_BT) for k, v in seen.items()}
-    metrics = {k: v[0] for k, v in sown.get('metrics', {}).get('transition', {}).items()}
+    out |= kept
+    metrics = {k: v[0] for part in ('transition', 'memory') for k, v in sown.get('metrics', {}).get(part, {}).items()}
     return out, belief, metrics
