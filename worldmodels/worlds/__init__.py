@@ -51,6 +51,7 @@ FAMILIES = {
     'gymnasium': 'worldmodels.worlds.gymnasium',
     'gymnax': 'worldmodels.worlds.gymnax',
     'navix': 'worldmodels.worlds.navix',
+    'recall': 'worldmodels.worlds.recall',
     'xminigrid': 'worldmodels.worlds.xminigrid',
 }
 
