@@ -26,6 +26,13 @@ MEMORIES = {
     'none': {},
     'recurrent': {'deter': 16, 'hidden': 8},
     'window': {'length': 3, 'width': 16, 'depth': 1, 'heads': 2, 'hidden': 16},
+    'stack': {
+        'width': 16,
+        'parts': {
+            'near': {'kind': 'window', 'length': 2, 'width': 16, 'depth': 1, 'heads': 2, 'hidden': 16},
+            'far': {'kind': 'recurrent', 'deter': 16, 'hidden': 8},
+        },
+    },
 }
 READS = ('frame', 'memory', 'prediction')
 OUTCOME_READS = ('departure', 'arrival')

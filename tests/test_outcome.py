@@ -13,7 +13,7 @@ NAMES = ('reward', 'discount', 'lava')
 
 
 def make(grid, **fields):
-    fields = {'units': 8, 'bins': 5} | fields
+    fields = {'units': 8, 'bins': 5, 'aligned': False} | fields
     return Outcome(names=NAMES, classes=6, table=grid, grid_tokens=grid, dtype='float32', **fields)
 
 
@@ -24,9 +24,9 @@ def inputs(slots, seed=0):
 
 
 @pytest.mark.parametrize('grid', [False, True], ids=['groups', 'grid'])
-@pytest.mark.parametrize('slots', [0, 1, N], ids=['blind', 'one slot', 'aligned'])
+@pytest.mark.parametrize('slots', [0, 1, N, N + 1], ids=['blind', 'one slot', 'aligned', 'and one'])
 def test_heads(grid, slots):
-    outcome = make(grid)
+    outcome = make(grid, aligned=slots >= N)
     args = inputs(slots)
     outputs, variables = outcome.init_with_output(jax.random.key(0), *args)
     assert {name: logits.shape for name, logits in outputs.items()} == {

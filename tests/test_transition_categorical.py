@@ -15,7 +15,7 @@ KEYS_B = rng.per_example(rng.stream(0, 'test'), 0, jnp.arange(B))
 
 
 def make(layout, **fields):
-    fields = {'hidden': 8, 'unimix': 0.0, 'free_nats': 0.0} | fields
+    fields = {'hidden': 8, 'unimix': 0.0, 'free_nats': 0.0, 'aligned': False} | fields
     grid = bool(layout.grids)
     return KINDS['categorical'](classes=2, layout=layout, table=grid, grid_tokens=grid, dtype='float32', **fields)
 
@@ -105,9 +105,9 @@ def test_tokens_cost_their_negative_log_probability():
 
 
 @pytest.mark.parametrize('layout', [Layout(loose=4), Layout(((2, 2),))], ids=['groups', 'grid'])
-@pytest.mark.parametrize('slots', [0, 1, 4], ids=['blind', 'one slot', 'aligned'])
+@pytest.mark.parametrize('slots', [0, 1, 4, 5], ids=['blind', 'one slot', 'aligned', 'and one'])
 def test_every_kind_of_context(layout, slots):
-    transition = make(layout)
+    transition = make(layout, aligned=slots >= 4)
     context_BMD = jax.random.normal(jax.random.key(3), (B, slots, 6))
     variables, prediction = predicted(transition, 4, context_BMD)
     index_BN = transition.apply(variables, prediction, KEYS_B, method='sample')

@@ -14,6 +14,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.core import FrozenDict
 
 from worldmodels import heart as hearts
 from worldmodels import imports, ranges, rng
@@ -30,8 +31,10 @@ CONTRACTS = {'heart': hearts.CONTRACT, 'transition': transitions.CONTRACT, 'memo
 BASES = {'heart': nn.Module, 'transition': nn.Module, 'memory': Memory}
 """What a part of one's own is derived from."""
 READS = ('frame', 'memory', 'prediction')
-WIRED = ('spec', 'dtype', 'classes', 'layout', 'table', 'grid_tokens', 'names')
+WIRED = ('spec', 'dtype', 'classes', 'layout', 'table', 'grid_tokens', 'names', 'aligned')
 """Fields of parts that follow from the other parts; `wiring` below gives them."""
+INNER = 'part'
+"""In the metadata of a part's field: the field holds parts of this name, each by a name of its own (`memory.stack`)."""
 
 
 def build_model(config: Mapping[str, Any], spec: Spec, dtype: str | None = None) -> WorldModel:
@@ -49,7 +52,7 @@ def build_model(config: Mapping[str, Any], spec: Spec, dtype: str | None = None)
     """
     if dtype is None:
         dtype = 'float32' if jax.default_backend() == 'cpu' else 'bfloat16'
-    config = {k: dict(v) if isinstance(v, Mapping) else v for k, v in dict(config).items()}
+    config = _plain(config)
     for name in config:
         if name not in (*PARTS, 'context_to'):
             raise ValueError(f'model.{name} is no part of a world model; {_nearest(name, (*PARTS, "context_to"))}')
@@ -71,7 +74,8 @@ def build_model(config: Mapping[str, Any], spec: Spec, dtype: str | None = None)
     if reads not in READS:
         raise ValueError(f"model.filter.reads is '{reads}'; {_nearest(reads, READS)}")
     memory = _part('memory', config, wiring)
-    _refuse_nonsense(config, heart, reads, context_to)
+    wiring['aligned'] = memory.aligned
+    _refuse_nonsense(config, heart, memory, reads, context_to)
     return WorldModel(
         spec=spec,
         heart=heart,
@@ -85,10 +89,21 @@ def build_model(config: Mapping[str, Any], spec: Spec, dtype: str | None = None)
 
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     """The same `config.model` with every field of the chosen parts, so that a command line can set them all."""
+    config = _plain(config)
     out: dict[str, Any] = {'context_to': CONTEXT_READERS, **config}
     for part in PARTS:
-        fields = {f.name: f.default for f in _declared(_class(part, config)).values() if f.name not in _wired(part)}
-        out[part] = {**fields, **config[part]}
+        out[part] = _completed(part, _class(part, config), config[part], f'model.{part}')
+    return out
+
+
+def _completed(part: str, cls: type, given: dict[str, Any], where: str) -> dict[str, Any]:
+    declared = {n: f for n, f in _declared(cls).items() if n not in _wired(part)}
+    out = {**{n: _plain(f.default) for n, f in declared.items()}, **given}
+    for name, field in declared.items():
+        if INNER in field.metadata and isinstance(out[name], dict):
+            inner, section = field.metadata[INNER], f'{where}.{name}'
+            classes = {k: _kind(inner, fields, f'{section}.{k}') for k, fields in out[name].items()}
+            out[name] = {k: _completed(inner, c, out[name][k], f'{section}.{k}') for k, c in classes.items()}
     return out
 
 
@@ -102,7 +117,9 @@ def init_variables(model: WorldModel, seed: int) -> PyTree:
     return {'params': variables['params'], 'constants': variables.get('constants', {})}
 
 
-def _refuse_nonsense(config: Mapping, heart: nn.Module, reads: str, context_to: tuple[str, ...]) -> None:
+def _refuse_nonsense(
+    config: Mapping, heart: nn.Module, memory: Memory, reads: str, context_to: tuple[str, ...]
+) -> None:
     kind = config['heart']['kind']
     if heart.tokenizer and reads != 'frame':
         raise ValueError(
@@ -119,6 +136,11 @@ def _refuse_nonsense(config: Mapping, heart: nn.Module, reads: str, context_to: 
             "filter.reads='frame' with an empty context_to leaves nothing to train the memory "
             f"'{config['memory']['kind']}': show it to 'transition' or 'outcome', or take memory 'none'."
         )
+    if memory.aligned and memory.slots < heart.layout.tokens:
+        raise ValueError(
+            f"memory '{config['memory']['kind']}' is aligned, a slot for each token, but has {memory.slots} slots for "
+            f'{heart.layout.tokens} tokens: give it layout.tokens slots or more, or aligned = False.'
+        )
 
 
 def _nearest(name: str, valid: tuple[str, ...] | list[str]) -> str:
@@ -133,18 +155,27 @@ def _class(part: str, config: Mapping) -> type:
         return Outcome
     if part == 'filter':
         return Tokenized if _class('heart', config).tokenizer else Filter
-    kind = config[part].get('kind')
+    return _kind(part, config[part], f'model.{part}')
+
+
+def _kind(part: str, fields: Any, where: str) -> type:
+    """The class of the kind that a section names."""
+    if not isinstance(fields, Mapping):
+        raise ValueError(
+            f"{where} is {fields!r}; it takes a section of fields with a kind, such as {{'kind': 'none'}}."
+        )
+    kind = fields.get('kind')
     if imports.is_path(kind):
-        return _own(part, kind)
-    if kind not in KINDS[part]:
+        return _own(part, kind, f'{where}.kind')
+    if not isinstance(kind, str) or kind not in KINDS[part]:
         own = f"A {part} of your own is named '{imports.FORM}'."
-        raise ValueError(f"model.{part}.kind is '{kind}'; {_nearest(kind, list(KINDS[part]))} {own}")
+        raise ValueError(f"{where}.kind is '{kind}'; {_nearest(kind, list(KINDS[part]))} {own}")
     return KINDS[part][kind]
 
 
-def _own(part: str, path: str) -> type:
-    """The class at an import path, if it is what the part's contract asks for."""
-    field, base = f'model.{part}.kind', BASES[part]
+def _own(part: str, path: str, field: str) -> type:
+    """The class at an import path, if it is what the part's contract asks for. `field` names the path in a config."""
+    base = BASES[part]
     cls = imports.load(path, field)
     if not (isinstance(cls, type) and issubclass(cls, base)):
         given = f'derived from {cls.__base__.__name__}' if isinstance(cls, type) else f'a {type(cls).__name__}'
@@ -173,8 +204,31 @@ def _own(part: str, path: str) -> type:
 
 
 def _part(part: str, config: Mapping, wiring: Mapping) -> nn.Module:
-    fields = {k: v for k, v in config[part].items() if k != 'kind' or part not in KINDS}
-    return _fields(part, _class(part, config), fields, wiring)
+    return _fields(part, _class(part, config), config[part], wiring)
+
+
+def _several(part: str, config: Any, wiring: Mapping, where: str) -> FrozenDict:
+    """Parts within a part, by name: each a section as `model.memory` itself is, whose order says nothing."""
+    if not isinstance(config, Mapping) or not config:
+        raise ValueError(
+            f'{where} is {config!r}; it takes sections by name, at least one, each a {part} with its kind, such as '
+            f"{{'near': {{'kind': '{list(KINDS[part])[-1]}'}}}}."
+        )
+    for name in config:
+        if not str(name).isidentifier():
+            raise ValueError(f'{where} names a {part} {name!r}; a name is letters, digits and underscores.')
+    return FrozenDict(
+        {
+            name: _fields(part, _kind(part, config[name], f'{where}.{name}'), config[name], wiring, f'{where}.{name}')
+            for name in sorted(config)
+        }
+    )
+
+
+def _plain(config: Any) -> Any:
+    """A config whose sections, at any depth, are dicts."""
+    config = config.to_dict() if hasattr(config, 'to_dict') else config
+    return {k: _plain(v) for k, v in config.items()} if isinstance(config, Mapping) else config
 
 
 def _wired(part: str) -> tuple[str, ...]:
@@ -185,28 +239,34 @@ def _declared(cls: type) -> dict[str, dataclasses.Field]:
     return {f.name: f for f in dataclasses.fields(cls) if f.init and f.name not in ('parent', 'name')}
 
 
-def _fields(part: str, cls: type, config: Mapping, wiring: Mapping) -> nn.Module:
+def _fields(part: str, cls: type, config: Mapping, wiring: Mapping, where: str = '') -> nn.Module:
     """Instantiate `cls` with the config's fields and what it declares of the wiring; nothing else passes."""
+    where = where or f'model.{part}'
+    config = {k: v for k, v in config.items() if k != 'kind' or part not in KINDS}
     declared = _declared(cls)
     settable = [name for name in declared if name not in wiring]
     for name, value in config.items():
         if name not in settable:
-            raise ValueError(f"model.{part}.{name} is no field of {part} '{cls.__name__}'; {_nearest(name, settable)}")
+            raise ValueError(f"{where}.{name} is no field of {part} '{cls.__name__}'; {_nearest(name, settable)}")
+        if INNER in declared[name].metadata:
+            continue
         default = declared[name].default
         good = (int, float) if isinstance(default, float) else type(default)
         if isinstance(default, bool) != isinstance(value, bool) or not isinstance(
             value, (tuple, list) if isinstance(default, tuple) else good
         ):
             raise ValueError(
-                f'model.{part}.{name} is {value!r}, a {type(value).__name__}; it takes a {type(default).__name__} '
+                f'{where}.{name} is {value!r}, a {type(value).__name__}; it takes a {type(default).__name__} '
                 f'(default {default!r}).'
             )
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
+    for name in (n for n in settable if INNER in declared[n].metadata):
+        values[name] = _several(declared[name].metadata[INNER], config.get(name, {}), wiring, f'{where}.{name}')
     if cls.__module__.startswith('worldmodels.'):  # the fields of a part of one's own mean what it says
         defaults = {n: declared[n].default for n in settable if declared[n].default is not dataclasses.MISSING}
         given = {**defaults, **values}
         wrong = ranges.fault(given, [n for n, default in defaults.items() if isinstance(default, float)])
         if wrong:
             name, expected = wrong
-            raise ValueError(f'model.{part}.{name} is {given[name]!r}; it takes {expected}.')
+            raise ValueError(f'{where}.{name} is {given[name]!r}; it takes {expected}.')
     return cls(**values, **{k: v for k, v in wiring.items() if k in declared})

@@ -31,6 +31,7 @@ class Outcome(nn.Module):
     classes: int | None
     table: bool
     grid_tokens: bool
+    aligned: bool
     dtype: str
     reads: str = 'arrival'
     units: int = 256
@@ -41,11 +42,9 @@ class Outcome(nn.Module):
     def __call__(self, z: Latent, action_BA: jax.Array, context_BMD: jax.Array) -> dict[str, jax.Array]:
         """Logits by name: (B,) of the discount, (B, bins) of all others."""
         if self.grid_tokens:
-            x = self._pool(
-                PerToken(self.units, self.dtype, self.classes if self.table else None, name='tokens')(
-                    z, action_BA, context_BMD
-                )
-            )
+            table = self.classes if self.table else None
+            read = PerToken(self.units, self.dtype, table, self.aligned, name='tokens')
+            x = self._pool(read(z, action_BA, context_BMD))
         else:
             x = Flat(self.dtype)(z, action_BA, context_BMD)
         out = {}

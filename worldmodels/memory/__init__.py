@@ -10,8 +10,9 @@ M, D) is seen.
 
 from worldmodels.memory.none import Nothing
 from worldmodels.memory.recurrent import Recurrent
+from worldmodels.memory.stack import Stack
 from worldmodels.memory.window import Window
 
 CONTRACT = ('initial', 'step', 'sequence', 'slots', 'width')
 """What a memory of one's own gives; the rest it inherits from `base.Memory`."""
-KINDS = {'none': Nothing, 'recurrent': Recurrent, 'window': Window}
+KINDS = {'none': Nothing, 'recurrent': Recurrent, 'stack': Stack, 'window': Window}

@@ -13,7 +13,11 @@ class Memory(nn.Module):
 
     `step` is for acting, `sequence` for training on parallel hardware; scan(step) == sequence, with resets anywhere. Every leaf
     of h has a leading batch axis. Subclasses give `initial`, `step`, `sequence`, `slots` (M) and `width` (D).
+
+    aligned: the first N slots of its context belong to the N tokens of the frame, one each. Others are read by all tokens.
     """
+
+    aligned = False
 
     def initial(self, batch: int) -> tuple[PyTree, jax.Array]:
         """(h, context) before any frame."""

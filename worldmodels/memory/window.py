@@ -124,6 +124,8 @@ class Window(Memory):
     hidden: int = 512
     neighbours: bool = False
 
+    aligned = True
+
     @property
     def slots(self) -> int:
         return self.layout.tokens

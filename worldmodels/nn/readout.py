@@ -23,16 +23,26 @@ class Flat(nn.Module):
         return jnp.concatenate([flat(x, 1).astype(self.dtype) for x in (z.embedding_BNE, action_BA, context_BMD)], -1)
 
 
+def divide(context_BMD: jax.Array, tokens: int, aligned: bool) -> tuple[jax.Array, jax.Array]:
+    """The slots of a context that belong to the tokens, (B, N, D) or none at all, and the further ones.
+
+    `aligned` is the memory's (`memory.base.Memory`): a part that reads contexts has it filled in as a field.
+    """
+    own = tokens if aligned else 0
+    return context_BMD[:, :own], context_BMD[:, own:]
+
+
 class PerToken(nn.Module):
     """One feature vector per token, (B, N, width): its own embedding, its place, the action and the context.
 
-    A context with one slot per token is read by each token at its own slot; any other is flattened and read by all.
-    `table` is the number of classes where tokens are also looked up by index, else None.
+    Slots of the context that belong to the tokens are read by each token at its own; further ones are flattened and read by
+    all. `table` is the number of classes where tokens are also looked up by index, else None. `aligned`: see `divide`.
     """
 
     width: int
     dtype: str
-    table: int | None = None
+    table: int | None
+    aligned: bool
 
     @nn.compact
     def __call__(self, z: Latent, action_BA: jax.Array, context_BMD: jax.Array) -> jax.Array:
@@ -41,9 +51,11 @@ class PerToken(nn.Module):
         place = self.param('place', nn.initializers.normal(0.5), (N, self.width))
         x_BND = EmbedLatent(self.width, self.dtype, self.table)(z) + place.astype(self.dtype)
         x_BND = x_BND + dense(name='action')(action_BA)[:, None]
-        if context_BMD.shape[1]:
-            aligned = context_BMD.shape[1] == N
-            x_BND = x_BND + dense(name='context')(context_BMD if aligned else flat(context_BMD, 1)[:, None])
+        own_BND, further_BMD = divide(context_BMD, N, self.aligned)
+        if own_BND.shape[1]:
+            x_BND = x_BND + dense(name='context')(own_BND)
+        if further_BMD.shape[1]:
+            x_BND = x_BND + dense(name='further')(flat(further_BMD, 1))[:, None]
         return nn.silu(norm(self.dtype, 'norm')(x_BND))
 
 

@@ -36,6 +36,7 @@ class Categorical(nn.Module):
     layout: Layout
     table: bool
     grid_tokens: bool
+    aligned: bool
     dtype: str
     hidden: int = 256
     layers: int = 2
@@ -46,7 +47,7 @@ class Categorical(nn.Module):
 
     def setup(self) -> None:
         if self.grid_tokens:
-            self.known = PerToken(self.hidden, self.dtype, self.classes if self.table else None)
+            self.known = PerToken(self.hidden, self.dtype, self.classes if self.table else None, self.aligned)
             self.mixers = [Mixer(self.dtype) for _ in range(self.layers)]
             self.last = norm(self.dtype)
             self.head = Dense(self.classes, dtype=self.dtype)

@@ -20,6 +20,7 @@ from worldmodels.filter import Posterior
 from worldmodels.nn.dense import Dense
 from worldmodels.nn.distributions import categorical_log_prob
 from worldmodels.nn.infill import Infill, decode, draw_known
+from worldmodels.nn.readout import divide
 from worldmodels.nn.transformer import EmbedLatent, dense
 from worldmodels.types import Latent, Layout
 
@@ -46,6 +47,7 @@ class Masked(nn.Module):
     classes: int
     layout: Layout
     table: bool
+    aligned: bool
     dtype: str
     width: int = 128
     depth: int = 2
@@ -72,14 +74,12 @@ class Masked(nn.Module):
             self.gate = Dense(1, dtype='float32', bias_init=nn.initializers.constant(2.0))
 
     def predict(self, z: Latent, action_BA: jax.Array, context_BMD: jax.Array) -> Known:
-        """Context with one slot per token is aligned with the tokens; any other becomes further known slots."""
+        """Slots of the context that belong to the tokens are added to them; others become further known slots."""
         given_BND = self.embed(z) + self.place.astype(self.dtype) + self.action(action_BA)[:, None]
-        aligned = context_BMD.shape[1] == self.layout.tokens
-        if context_BMD.shape[1]:
-            shown_BMD = self.context(context_BMD)
-            given_BND = given_BND + shown_BMD if aligned else given_BND
-        context_BMD = shown_BMD if context_BMD.shape[1] and not aligned else given_BND[:, :0]
-        return Known(given_BND, context_BMD, z.index_BN)
+        if not context_BMD.shape[1]:
+            return Known(given_BND, given_BND[:, :0], z.index_BN)
+        own_BND, further_BMD = divide(self.context(context_BMD), self.layout.tokens, self.aligned)
+        return Known(given_BND + own_BND if self.aligned else given_BND, further_BMD, z.index_BN)
 
     def logits(self, known: Known, index_BN: jax.Array, known_BN: jax.Array) -> jax.Array:
         """Logits (B, N, K) of every slot of the next frame, given those of its tokens that are known."""
