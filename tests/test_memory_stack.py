@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import chex
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
+from flax.core import FrozenDict
 from models import SPEC, config
 
+from worldmodels import rng
 from worldmodels.build import build_model, complete
+from worldmodels.memory.base import Memory
 from worldmodels.memory.stack import Stack
 from worldmodels.training import config as config_lib
 from worldmodels.training import experiment
@@ -89,6 +93,45 @@ def test_a_stack_within_a_stack_keeps_its_tokens_first():
     context, _ = jax.eval_shape(lambda: memory.init_with_output(jax.random.key(0), at, action[:, 0], method=begin))
     assert memory.aligned
     assert context.shape == (B, memory.slots, D) == (B, N + 2, D)
+
+
+class Counted(Memory):
+    """Shows what it was told to and has a loss of its own: its context, which it must get back as it was."""
+
+    shows: tuple[float, ...] = (1.0, 2.0)
+    term: str = 'counted'
+    width: int = D
+
+    @property
+    def slots(self):
+        return len(self.shows)
+
+    def initial(self, batch):
+        return (), jnp.broadcast_to(jnp.asarray(self.shows)[:, None], (batch, self.slots, self.width))
+
+    def sequence(self, h, z, action_BTA, reset_BT):
+        B, T = reset_BT.shape
+        return (), jnp.broadcast_to(self.initial(B)[1][:, None], (B, T, self.slots, self.width))
+
+    def losses(self, context_BTMD, z, action_BTA, reset_BT, keys_BT):
+        self.sow('metrics', 'first', (context_BTMD[0, 0, 0, 0], 1.0))
+        return {self.term: (jnp.sum(context_BTMD[..., 0], -1), jnp.ones_like(reset_BT, jnp.float32))}
+
+
+def test_losses_of_the_parts_are_on_their_own_slots():
+    parts = {'a': Counted(), 'b': Counted(shows=(5.0,), term='other'), 'near': stack_of({'near': NEAR}).parts['near']}
+    memory = Stack(WIRING['layout'], 'float32', FrozenDict(parts), D)
+    z, action = experience()
+    keys = rng.per_tick(rng.per_example(rng.stream(0, 'test'), 0, jnp.arange(B)), T)
+    run = lambda m: m.losses(m.sequence(None, z, action, RESET_BT)[1], z, action, RESET_BT, keys)
+    terms, sown = jax.jit(lambda: memory.init_with_output(jax.random.key(0), method=run))()
+    assert {name: float(loss.mean()) for name, (loss, _) in terms.items()} == {'counted': 3.0, 'other': 5.0}
+    assert float(sown['metrics']['parts_b']['first'][0][0]) == 5.0
+    twice = Stack(WIRING['layout'], 'float32', FrozenDict(a=Counted(), b=Counted()), D)
+    with pytest.raises(ValueError, match=r"memory.parts.b has the loss 'counted', as another part has"):
+        jax.eval_shape(lambda: twice.init(jax.random.key(0), method=run))
+    with pytest.raises(ValueError, match=f"memory.parts.a is trained by .* its width, {D}, must be the stack's, 9"):
+        Stack(WIRING['layout'], 'float32', FrozenDict(a=Counted()), 9)
 
 
 def test_nothing_remembered_shows_nothing():

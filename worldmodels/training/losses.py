@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict
 
 from worldmodels import rng
 from worldmodels.rollout import Trace, fold_time, observe, unfold_time
@@ -86,5 +87,6 @@ def losses(
     out |= {k: (unfold_time(v, B), paid_BT) for k, v in paid.items()}
     out |= {k: (unfold_time(v, B), everywhere_BT) for k, v in seen.items()}
     out |= kept
-    metrics = {k: v[0] for part in ('transition', 'memory') for k, v in sown.get('metrics', {}).get(part, {}).items()}
+    sown = flatten_dict({part: sown.get('metrics', {}).get(part, {}) for part in ('transition', 'memory')})
+    metrics = {path[-1]: pair[0] for path, pair in sown.items()}
     return out, belief, metrics
