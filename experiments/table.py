@@ -17,7 +17,8 @@ class Row:
     about     what it is: the first columns
     stages    (title, command after the interpreter), run in order; each goes on where it was
     report    the report.json that the stages end with
-    measures  ((modality, metric, horizons), ...): the numbers kept, of the model and of copying the last frame
+    measures  ((modality, metric, horizons), ...): the numbers kept, of the model and of copying the last frame; beside
+              them stand the report's own `columns`, where it has any
     """
 
     name: str
@@ -36,8 +37,8 @@ def measured(report: Mapping[str, Any], measures: tuple[tuple[str, str, tuple[in
     Raises:
       ValueError: the report lacks a modality, a metric or a horizon.
     """
-    by_role = {world['role']: world for world in reversed(report['worlds'])}
-    columns: dict[str, Any] = {}
+    by_role = {world['role']: world for world in reversed(report.get('worlds', ()))}
+    columns: dict[str, Any] = dict(report.get('columns', {}))
     for modality, metric, horizons in measures:
         for role, prefix in (('model', ''), ('copy', 'copy_'), ('redrawn', 'redrawn_')):
             scores = by_role[role]['scores'].get(modality, {})

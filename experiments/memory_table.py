@@ -1,0 +1,132 @@
+"""Which memory remembers how long, and at what price: one training for each memory and each world that asks.
+
+python launch/sweep.py --table=experiments/memory_table.py --workdir=runs/memory
+python launch/sweep.py --table=experiments/memory_table.py --workdir=runs/memory --only=cue-recurrent
+
+Every row trains on delays drawn log-uniformly from 4 to 64 frames (bsuite's chain on one of 32) and is then asked at 4 to
+1,024. One row alone:
+
+python launch/collect.py --world=recall/Cue --policy=random --steps=200000 --path=runs/memory/cue/data
+python launch/train.py --config=experiments/memory_table.py:recurrent,world=cue --workdir=runs/memory/cue/recurrent
+python launch/recall.py --workdir=runs/memory/cue/recurrent
+
+The rows are in experiments/memory_table.csv.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import ml_collections
+
+from experiments.arguments import parse
+from experiments.table import Row
+from worldmodels import memory as memories
+from worldmodels.build import complete
+from worldmodels.training.config import default_config
+
+WORLDS = {
+    'cue': {'name': 'recall/Cue', 'low': 4, 'high': 64},
+    'place': {'name': 'recall/Place', 'low': 4, 'high': 64},
+    'list': {'name': 'recall/List', 'low': 4, 'high': 64},
+    'chain': {'name': 'gymnax/MemoryChain-bsuite', 'memory_length': 32},
+}
+CHANCE = {'cue': 1 / 8, 'place': 1 / 64, 'list': 1 / 8, 'chain': 1 / 2}
+"""What guessing gets."""
+
+TRANSFORMER = {'width': 32, 'heads': 4, 'hidden': 96}
+RECIPES = {
+    'none': {'kind': 'none'},
+    'raw_1': {'kind': 'window', 'length': 1, 'depth': 1, **TRANSFORMER},
+    'raw_5': {'kind': 'window', 'length': 5, 'depth': 1, **TRANSFORMER},
+    'raw_20': {'kind': 'window', 'length': 20, 'depth': 1, **TRANSFORMER},
+    'window': {'kind': 'window', 'length': 16, 'depth': 2, **TRANSFORMER},
+    'recurrent': {'kind': 'recurrent', 'deter': 128, 'hidden': 64},
+}
+"""Memories with fields chosen here. Every other kind that there is has its own, but for those in SMALL."""
+
+SMALL = {'width': 64, 'heads': 4, 'hidden': 128, 'depth': 1}
+SIZES = {'tiny': (2, 16, 20), 'laptop': (16, 96, 1500), 'accelerator': (64, 96, 20000)}
+"""Rows of a batch, frames of a segment, steps."""
+
+
+def variants() -> tuple[str, ...]:
+    """The memories of the table: RECIPES, then every kind that none of them is."""
+    return (*RECIPES, *(kind for kind in memories.KINDS if kind not in RECIPES))
+
+
+def get_config(arg: str = '') -> ml_collections.ConfigDict:
+    """Variants: the memories (`variants()`).
+
+    Options: world (cue, place, list, chain), transition (categorical or masked), size (tiny, laptop, accelerator).
+    """
+    variant, options = parse(arg, variants(), world='cue', transition='categorical', size='laptop')
+    for name, known in (('world', WORLDS), ('transition', ('categorical', 'masked')), ('size', SIZES)):
+        if options[name] not in known:
+            raise ValueError(f"{name} '{options[name]}' is not one of {', '.join(known)}.")
+    world = options['world']
+    batch, length, steps = SIZES[options['size']]
+    config = default_config()
+    config.world = dict(WORLDS[world])
+    config.data.update({'path': f'runs/memory/{world}/data', 'batch_size': batch, 'segment_length': length})
+    # Whole streams, the belief carried from segment to segment: delays cross the cuts.
+    config.data.consecutive = True
+    transitions = {
+        'categorical': {'kind': 'categorical', 'hidden': 64, 'layers': 1},
+        'masked': {'kind': 'masked', 'depth': 1, 'steps': 2, **TRANSFORMER},
+    }
+    config.model = complete(
+        {
+            'heart': {'kind': 'palette', 'codes': 128 if world == 'chain' else 16, 'embedding': 16},
+            'filter': {'reads': 'frame'},
+            'transition': transitions[options['transition']],
+            'memory': RECIPES.get(variant) or small(variant),
+            'outcome': {'reads': 'departure', 'units': 32},
+            'context_to': ('transition', 'outcome'),
+        }
+    )
+    config.optimizer.update(
+        {'learning_rate': 3e-3, 'warmup': 50, 'schedule': 'cosine', 'weight_decay': 1e-3, 'b2': 0.99}
+    )
+    # What the chain asks lies in the reward, what the others ask in the frame.
+    paid = 1.0 if world == 'chain' else 0.1
+    config.train.update(
+        {
+            'steps': steps,
+            'log_every': max(1, steps // 15),
+            'checkpoint_every': max(20, steps // 2),
+            'parts': ('heart', 'filter', 'transition', 'memory', 'outcome'),
+            'weights': {'transition': 1.0, 'reward': paid, 'discount': 0.1},
+        }
+    )
+    config.evaluate = {'starts': 200, 'context': 8, 'horizon': 8}
+    return config
+
+
+def small(kind: str) -> dict:
+    """A kind's own fields, but for those in SMALL."""
+    declared = {field.name for field in dataclasses.fields(memories.KINDS[kind])}
+    return {'kind': kind, **{name: value for name, value in SMALL.items() if name in declared}}
+
+
+def get_table(workdir: str) -> list[Row]:
+    """Rows cue-none, cue-raw_1, ..., chain-stack."""
+    return [row(workdir, world, memory) for world in WORLDS for memory in variants()]
+
+
+def row(workdir: str, world: str, memory: str) -> Row:
+    """Play, train, ask at every delay."""
+    stages = (*prepared(workdir, world, memory), ('ask', ('launch/recall.py', f'--workdir={workdir}/{world}/{memory}')))
+    about = {'world': WORLDS[world]['name'], 'memory': memory, 'seed': 0, 'chance': CHANCE[world]}
+    return Row(f'{world}-{memory}', about, stages, f'{workdir}/{world}/{memory}/recall/report.json', ())
+
+
+def prepared(workdir: str, world: str, memory: str, transition: str = 'categorical') -> tuple:
+    """The stages before the asking, the same for every table: what one has done another finds done."""
+    name, *given = WORLDS[world].items()
+    options = [word for key, value in given for word in ('--option', f'{key}={value}')]
+    data, run = f'{workdir}/{world}/data', memory if transition == 'categorical' else f'{memory}-{transition}'
+    play = ('launch/collect.py', f'--world={name[1]}', *options, '--policy=random', '--steps=200000', f'--path={data}')
+    config = f'--config=experiments/memory_table.py:{memory},world={world},transition={transition}'
+    train = ('launch/train.py', config, f'--workdir={workdir}/{world}/{run}', f'--config.data.path={data}')
+    return (('play', play), ('train', train))
