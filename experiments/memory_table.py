@@ -86,7 +86,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
         }
     )
     config.optimizer.update(
-        {'learning_rate': 3e-3, 'warmup': 50, 'schedule': 'cosine', 'weight_decay': 1e-3, 'b2': 0.99}
+        {'learning_rate': 3e-3, 'warmup': min(50, steps // 4), 'schedule': 'cosine', 'weight_decay': 1e-3, 'b2': 0.99}
     )
     # What the chain asks lies in the reward, what the others ask in the frame.
     paid = 1.0 if world == 'chain' else 0.1

@@ -11,7 +11,16 @@ import jax
 import pytest
 from models import experience
 
-from experiments import atari, benchmarks, craftax, doorkey, minatar, real_worlds
+from experiments import (
+    atari,
+    benchmarks,
+    craftax,
+    doorkey,
+    memory_anchoring,
+    memory_table,
+    minatar,
+    real_worlds,
+)
 from worldmodels.build import build_model, complete, init_variables
 from worldmodels.evaluation.benchmark import spec_of
 from worldmodels.evaluation.settings import Settings
@@ -32,12 +41,15 @@ DOORKEY = [
 ]
 DOORKEY += [f'recurrent,size={size}' for size in DREAMER]
 MINATAR = ['masked', 'masked,memory=none', 'recurrent', 'recurrent,tiny']
+MEMORY = [f'{m},size=tiny' for m in memory_table.variants()]
+MEMORY += [f'recurrent,world={w}' for w in memory_table.WORLDS] + ['recurrent,transition=masked']
 ALL = (
     [(doorkey, arg) for arg in DOORKEY]
     + [(minatar, arg) for arg in MINATAR]
     + [(craftax, arg) for arg in ('masked', 'recurrent')]
     + [(atari, arg) for arg in ('tokenizer', 'masked', 'recurrent,tiny')]
     + [(benchmarks, name) for name in benchmarks.MEASURES]
+    + [(memory_table, arg) for arg in MEMORY]
 )
 
 
@@ -71,6 +83,20 @@ def test_a_table_names_experiments_and_reports_that_its_stages_make():
         assert row.report == row.stages[-1][1][1].removeprefix('--workdir=') + '/evaluation/report.json'
 
 
+def test_the_tables_of_memories_share_their_trainings():
+    table = {row.name: row for row in memory_table.get_table('somewhere')}
+    assert {'cue-none', 'place-raw_20', 'list-recurrent', 'chain-window'} <= set(table)
+    for row in memory_anchoring.get_table('somewhere'):
+        world, memory, transition = row.name.split('-')
+        train = row.stages[1][1]
+        config = memory_table.get_config(train[1].partition(':')[2])
+        assert config.world.name == row.about['world']
+        assert config.model.transition.kind == transition
+        assert f'{train[2].removeprefix("--workdir=")}/anchoring/report.json' == row.report
+        if transition == 'categorical':
+            assert row.stages[:2] == table[f'{world}-{memory}'].stages[:2]
+
+
 def test_every_field_of_a_model_can_be_set():
     config = doorkey.get_config('masked')
     assert complete(config.model.to_dict()) == config.model.to_dict()
@@ -88,6 +114,9 @@ def test_options_that_do_not_exist_are_refused():
     ):
         with pytest.raises(ValueError, match=says):
             doorkey.get_config(arg)
+    for arg, says in (('windw', "did you mean 'window'"), ('none,world=clue', "world 'clue' is not one of cue, place")):
+        with pytest.raises(ValueError, match=says):
+            memory_table.get_config(arg)
 
 
 @pytest.mark.slow
