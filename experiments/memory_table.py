@@ -42,6 +42,14 @@ RECIPES = {
     'raw_20': {'kind': 'window', 'length': 20, 'depth': 1, **TRANSFORMER},
     'window': {'kind': 'window', 'length': 16, 'depth': 2, **TRANSFORMER},
     'recurrent': {'kind': 'recurrent', 'deter': 128, 'hidden': 64},
+    'stack': {
+        'kind': 'stack',
+        'width': 32,
+        'parts': {
+            'recent': {'kind': 'window', 'length': 8, 'depth': 1, **TRANSFORMER},
+            'far': {'kind': 'recurrent', 'deter': 128, 'hidden': 64},
+        },
+    },
 }
 """Memories with fields chosen here. Every other kind that there is has its own, but for those in SMALL."""
 
