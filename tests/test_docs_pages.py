@@ -15,7 +15,7 @@ from worldmodels import worlds
 
 ROOT = pathlib.Path(__file__).parent.parent
 INDEX = ROOT / 'docs' / 'README.md'
-PACKAGES = ('heart', 'transition', 'memory', 'control')
+PACKAGES = ('heart', 'action', 'transition', 'memory', 'control')
 ALONE = ('world_model', 'filter', 'outcome', 'rollout', 'nn/infill', 'training/losses', 'evaluation/frames')
 
 

@@ -16,17 +16,18 @@ ROOT = pathlib.Path(__file__).parent.parent
 SOURCES = sorted(p for d in ('worldmodels', 'experiments', 'launch', 'tests') for p in (ROOT / d).rglob('*.py'))
 EXPERIMENTS = [p for p in sorted((ROOT / 'experiments').glob('*.py')) if 'def get_config(' in p.read_text()]
 
-PARTS = {'heart', 'transition', 'memory', 'filter', 'outcome', 'control'}
+PARTS = {'heart', 'action', 'transition', 'memory', 'filter', 'outcome', 'control'}
 BASE = {'types', 'rng'}
 MODEL = BASE | PARTS | {'nn', 'world_model', 'build', 'rollout', 'sizes'}
-# Who may import whom, inside the package. A transition is scored against the filter's posterior; no other part looks
-# sideways.
+# Who may import whom, inside the package. A transition is scored against the filter's posterior, latent actions are found in
+# the heart's patches; no other part looks sideways.
 ARROWS = {
     'types': set(),
     'rng': BASE,
     'nn': BASE,
     **dict.fromkeys(PARTS, BASE | {'nn'}),
     'transition': BASE | {'nn', 'filter'},
+    'action': BASE | {'nn', 'heart'},
     'sizes': set(),
     'imports': set(),
     'lock': set(),

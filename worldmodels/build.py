@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax.core import FrozenDict
 
+from worldmodels import action as actions
 from worldmodels import heart as hearts
 from worldmodels import imports, ranges, rng
 from worldmodels import memory as memories
@@ -26,10 +27,16 @@ from worldmodels.outcome import Outcome
 from worldmodels.types import PyTree, Spec
 from worldmodels.world_model import CONTEXT_READERS, PARTS, WorldModel
 
-KINDS = {'heart': hearts.KINDS, 'transition': transitions.KINDS, 'memory': memories.KINDS}
-CONTRACTS = {'heart': hearts.CONTRACT, 'transition': transitions.CONTRACT, 'memory': memories.CONTRACT}
-BASES = {'heart': nn.Module, 'transition': nn.Module, 'memory': Memory}
+KINDS = {'heart': hearts.KINDS, 'action': actions.KINDS, 'transition': transitions.KINDS, 'memory': memories.KINDS}
+CONTRACTS = {
+    'heart': hearts.CONTRACT,
+    'action': actions.CONTRACT,
+    'transition': transitions.CONTRACT,
+    'memory': memories.CONTRACT,
+}
+BASES = {'heart': nn.Module, 'action': nn.Module, 'transition': nn.Module, 'memory': Memory}
 """What a part of one's own is derived from."""
+GIVEN = {'kind': 'given'}
 READS = ('frame', 'memory', 'prediction')
 WIRED = ('spec', 'dtype', 'classes', 'layout', 'table', 'grid_tokens', 'names', 'aligned')
 """Fields of parts that follow from the other parts; `wiring` below gives them."""
@@ -41,8 +48,8 @@ def build_model(config: Mapping[str, Any], spec: Spec, dtype: str | None = None)
     """The world model a config describes, for worlds of this spec.
 
     Args:
-      config: heart, filter, transition, memory, outcome (each a mapping of fields, with `kind` where there are several) and
-        context_to.
+      config: heart, filter, transition, memory, outcome (each a mapping of fields, with `kind` where there are several),
+        action (the data's own where it is left out) and context_to.
       spec: the world's observation, action and outcomes.
       dtype: compute dtype; None takes float32 on CPU and bfloat16 on accelerators.
 
@@ -52,7 +59,7 @@ def build_model(config: Mapping[str, Any], spec: Spec, dtype: str | None = None)
     """
     if dtype is None:
         dtype = 'float32' if jax.default_backend() == 'cpu' else 'bfloat16'
-    config = _plain(config)
+    config = {'action': GIVEN, **_plain(config)}
     for name in config:
         if name not in (*PARTS, 'context_to'):
             raise ValueError(f'model.{name} is no part of a world model; {_nearest(name, (*PARTS, "context_to"))}')
@@ -73,12 +80,15 @@ def build_model(config: Mapping[str, Any], spec: Spec, dtype: str | None = None)
     reads = config['filter'].get('reads', 'frame')
     if reads not in READS:
         raise ValueError(f"model.filter.reads is '{reads}'; {_nearest(reads, READS)}")
+    action = _part('action', config, {'spec': spec, 'dtype': dtype})
+    _check_action(action, spec)
     memory = _part('memory', config, wiring)
     wiring['aligned'] = memory.aligned
     _refuse_nonsense(config, heart, memory, reads, context_to)
     return WorldModel(
         spec=spec,
         heart=heart,
+        action=action,
         filter=_part('filter', config, wiring),
         transition=_part('transition', config, wiring),
         memory=memory,
@@ -89,7 +99,7 @@ def build_model(config: Mapping[str, Any], spec: Spec, dtype: str | None = None)
 
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     """The same `config.model` with every field of the chosen parts, so that a command line can set them all."""
-    config = _plain(config)
+    config = {'action': GIVEN, **_plain(config)}
     out: dict[str, Any] = {'context_to': CONTEXT_READERS, **config}
     for part in PARTS:
         out[part] = _completed(part, _class(part, config), config[part], f'model.{part}')
@@ -110,7 +120,7 @@ def _completed(part: str, cls: type, given: dict[str, Any], where: str) -> dict[
 def init_variables(model: WorldModel, seed: int) -> PyTree:
     """Fresh variables {'params': ..., 'constants': ...} of a model, float32."""
     observation = {k: jnp.zeros((1, *m.shape), m.dtype) for k, m in model.spec.observation}
-    action_BA = jnp.zeros((1, model.spec.action.size), jnp.float32)
+    action_BA = jnp.zeros((1, model.actions.size), jnp.float32)
     keys_B = rng.stream(seed, 'unused')[None]
     init = jax.jit(lambda key: model.init({'params': key}, observation, action_BA, keys_B))
     variables = init(rng.stream(seed, 'params'))
@@ -141,6 +151,20 @@ def _refuse_nonsense(
             f"memory '{config['memory']['kind']}' is aligned, a slot for each token, but has {memory.slots} slots for "
             f'{heart.layout.tokens} tokens: give it layout.tokens slots or more, or aligned = False.'
         )
+
+
+def _check_action(action: nn.Module, spec: Spec) -> None:
+    if not action.latent:
+        return
+    if action.space.size < 2:
+        raise ValueError(f'model.action.codes is {action.space.size}: one action says nothing; take 2 or more.')
+    getattr(action, 'codecs', None)  # patches that do not tile the frame are refused now
+    for name, modality in spec.observation:
+        if getattr(action, 'turns', False) and (modality.kind != 'image' or modality.shape[0] != modality.shape[1]):
+            raise ValueError(
+                f"model.action.turns turns frames by quarters of a circle, and '{name}' is a {modality.kind} of "
+                f'{modality.shape}: it takes square pictures; set turns=False.'
+            )
 
 
 def _nearest(name: str, valid: tuple[str, ...] | list[str]) -> str:
@@ -186,6 +210,8 @@ def _own(part: str, path: str, field: str) -> type:
     declared = _declared(cls)
     asked = CONTRACTS[part]
     asked += ('log_prob',) * (getattr(cls, 'likelihood', None) is True)
+    if part == 'action' and getattr(cls, 'latent', None) is True:
+        asked += ('infer', 'losses', 'prior')
     if part == 'heart':  # a tokenizer has a loss of its own, any other is trained through the world model
         asked += ('autoencode',) if getattr(cls, 'tokenizer', None) is True else ('losses',)
     lacking = [n for n in asked if n not in declared and getattr(cls, n, None) is getattr(base, n, None)]
@@ -232,7 +258,7 @@ def _plain(config: Any) -> Any:
 
 
 def _wired(part: str) -> tuple[str, ...]:
-    return ('spec', 'dtype') if part == 'heart' else WIRED
+    return ('spec', 'dtype') if part in ('heart', 'action') else WIRED
 
 
 def _declared(cls: type) -> dict[str, dataclasses.Field]:

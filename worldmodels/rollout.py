@@ -103,7 +103,7 @@ def observe(
     B, T = ticks.is_first.shape
     carried = belief is not None
     reset_BT = ticks.reset_BT if carried else ticks.reset_BT.at[:, 0].set(True)
-    action_BTA = model.spec.action.vector(ticks.action)
+    action_BTA = model.actions.vector(actions_of(model, variables, ticks, belief))
     action_BTA = jnp.where(reset_BT[..., None], 0.0, action_BTA)
     features = unfold_time(model.apply(variables, fold_time(ticks.observation), method='encode'), B)
     start = belief if carried else model.apply(variables, B, method='initial')
@@ -134,6 +134,32 @@ def observe(
     return belief, trace
 
 
+def frames_before(model: WorldModel, variables: PyTree, ticks: Ticks, belief: Belief | None = None) -> PyTree:
+    """The frame that stood before each tick's, (B, T, ...) by modality, raw.
+
+    Before the first tick of a row stands the belief's own drawing of what it saw last, and its own frame where no belief is
+    carried in: nothing led to it.
+    """
+    first = {k: jnp.asarray(x)[:, 0] for k, x in ticks.observation.items()}
+    if belief is not None:
+        first = model.apply(variables, belief, method='render')
+    shift = lambda first, x: jnp.concatenate([first[:, None], jnp.asarray(x)[:, :-1]], 1)
+    return {k: shift(first[k], x) for k, x in ticks.observation.items()}
+
+
+def actions_of(model: WorldModel, variables: PyTree, ticks: Ticks, belief: Belief | None = None) -> jax.Array:
+    """The raw actions (B, T, ...) that led to the ticks' frames, as the model is told of them: recorded, or found in frames.
+
+    Found ones carry no gradient; those before an opening are null.
+    """
+    if not model.action.latent:
+        return jnp.asarray(ticks.action)
+    before = frames_before(model, variables, ticks, belief)
+    code_X = model.apply(variables, fold_time(before), fold_time(ticks.observation), method='infer')
+    reset_BT = ticks.reset_BT if belief is not None else ticks.reset_BT.at[:, 0].set(True)
+    return jnp.where(reset_BT, -1, jax.lax.stop_gradient(code_X).reshape(reset_BT.shape))
+
+
 def _before(model: WorldModel, variables: PyTree, start: Belief, arrivals: PyTree, reset_BT: jax.Array) -> PyTree:
     """Shift arrivals (B, T, ...) by one tick: what stood before each, initial at resets."""
     initial = model.apply(variables, reset_BT.shape[0], method='initial')
@@ -156,7 +182,7 @@ def _imagine(model, variables, belief, action, keys_BT, policy, policy_params, p
             action, extras = recorded, None
         else:
             action, policy_state, extras = policy(policy_params, belief, policy_state, act_B)
-        vector_BA = model.spec.action.vector(action)
+        vector_BA = model.actions.vector(action)
         belief, tick = model.apply(variables, belief, vector_BA, tick_B, is_first_B=first, method='tick', **dict(dials))
         frame = model.apply(variables, belief, method='render')
         first = None if first is None else jnp.zeros_like(first)
@@ -186,7 +212,7 @@ def imagine(
       model, variables: the world model.
       belief: where the dream starts, for example what `observe` returned.
       keys_BT: one key per example and tick; T is the length of the dream.
-      action: raw actions (B, T, ...), action[:, t] being taken before the t-th dreamed frame. Or
+      action: raw actions (B, T, ...) of `model.actions`, action[:, t] being taken before the t-th dreamed frame. Or
       policy: policy(params, belief, state, keys_B) -> (raw action, state, extras).
       is_first_B: where the first dreamed frame is to be an opening, drawn from the prior over openings.
       **dials: sampling options of the transition, static (steps=8, temperature=1.0).
@@ -212,8 +238,10 @@ __all__ = [
     'Dream',
     'Policy',
     'Trace',
+    'actions_of',
     'begin',
     'fold_time',
+    'frames_before',
     'imagine',
     'interact',
     'observe',

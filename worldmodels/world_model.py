@@ -1,4 +1,4 @@
-r"""The world model: five parts and the tick that joins them.
+r"""The world model: six parts and the tick that joins them.
 
 $$p(o, r, z \mid a) = \prod_t p(z_t \mid z_{t-1}, a_{t-1}, c_{t-1})\,p(o_t \mid z_t)\,p(r_t \mid z_{t-1}, a_{t-1}, c_{t-1})$$
 
@@ -15,6 +15,7 @@ From the symbols of *From Masks to Worlds* (Bai et al., 2025, arXiv 2510.20668, 
     pi(a | z, h)            policy                     control/
     M: h = f(h-, z, a-)     memory system              memory/        step, sequence
     o, a, r, gamma          observation, action, ...   types.py       Ticks
+    a, found in frames      latent action              action/        infer
     z, h                    latent, memory state       types.py       Latent, Belief
 
 The paper's critical path, perceive -> remember -> act -> advance, is a cycle. It is cut after *remember*, where nothing
@@ -44,9 +45,9 @@ import jax.numpy as jnp
 
 from worldmodels import rng
 from worldmodels.filter import Posterior
-from worldmodels.types import Belief, Latent, PyTree, Spec, select
+from worldmodels.types import ActionSpace, Belief, Latent, PyTree, Spec, select
 
-PARTS = ('heart', 'filter', 'transition', 'memory', 'outcome')
+PARTS = ('heart', 'action', 'filter', 'transition', 'memory', 'outcome')
 """The parts of a world model, which are the top-level names of its parameters."""
 CONTEXT_READERS = ('transition', 'outcome', 'decoder')
 
@@ -61,7 +62,7 @@ class Tick:
 
 
 class WorldModel(nn.Module):
-    """Heart, filter, transition, memory and outcome behind one tick. Hashable: a static argument of every jitted function.
+    """Heart, action, filter, transition, memory and outcome behind one tick. Hashable: a static argument of jitted functions.
 
     Every method takes arrays with one leading axis B. Use through `model.apply(variables, ..., method='tick')`, with
     variables = {'params': {part: ...}, 'constants': {...}}.
@@ -69,11 +70,17 @@ class WorldModel(nn.Module):
 
     spec: Spec
     heart: nn.Module
+    action: nn.Module
     filter: nn.Module
     transition: nn.Module
     memory: nn.Module
     outcome: nn.Module
     context_to: tuple[str, ...] = CONTEXT_READERS
+
+    @property
+    def actions(self) -> ActionSpace:
+        """What a dream takes: the world's own actions, or those found in its frames."""
+        return self.action.space
 
     # -- belief ---------------------------------------------------------------------------------------------------------
 
@@ -117,7 +124,7 @@ class WorldModel(nn.Module):
 
         Args:
           belief: where the world stands.
-          action_BA: action vectors, the action taken there (ActionSpace.vector).
+          action_BA: action vectors, the action taken there (`actions.vector` of a raw one).
           keys_B: one key per example.
           observation: the frame that followed, raw; None to imagine it.
           is_first_B: where a new episode opens with this tick.
@@ -160,6 +167,10 @@ class WorldModel(nn.Module):
     def encode(self, observation: dict[str, jax.Array]) -> PyTree:
         return self.heart.encode(observation)
 
+    def infer(self, before: dict[str, jax.Array], after: dict[str, jax.Array]) -> jax.Array:
+        """The latent actions (B,) that led from frames to frames."""
+        return self.action.infer(before, after)
+
     def predict(self, z: Latent, action_BA: jax.Array, context_BMD: jax.Array) -> PyTree:
         """All that is known of the next frame: p(z' | z, a, context), computed once."""
         return self.transition.predict(z, action_BA, self.context_for('transition', context_BMD))
@@ -201,4 +212,6 @@ class WorldModel(nn.Module):
         self.memory.losses(*one_tick, jnp.zeros((action_BA.shape[0], 1), bool), keys_B[:, None])
         if self.heart.tokenizer:
             self.heart.autoencode(observation, keys_B)
+        if self.action.latent:
+            self.action.losses(observation, observation, keys_B)
         return belief.context_BMD

@@ -63,14 +63,17 @@ class Codec:
 
     def loss(self, prediction_BNP: jax.Array, x: jax.Array) -> jax.Array:
         """Reconstruction loss (B,): squared error summed over values, or cross-entropy summed over cells and channels."""
-        target_BNP = self.patches(x)
+        return jnp.sum(self.misses(prediction_BNP, self.patches(x)), 1)
+
+    def misses(self, prediction: jax.Array, target: jax.Array) -> jax.Array:
+        """The same patch by patch, (..., N, P) -> (..., N); leading axes broadcast."""
         if self.modality.kind != 'grid':
-            return jnp.sum(jnp.square(prediction_BNP.astype(jnp.float32) - target_BNP), (1, 2))
-        loss_B = jnp.zeros(prediction_BNP.shape[0])
+            return jnp.sum(jnp.square(prediction.astype(jnp.float32) - target), -1)
+        miss = jnp.zeros(())
         for start, n in self._channels():
-            log_prob = jax.nn.log_softmax(prediction_BNP[..., start : start + n].astype(jnp.float32))
-            loss_B = loss_B - jnp.sum(log_prob * target_BNP[..., start : start + n], (1, 2))
-        return loss_B
+            log_prob = jax.nn.log_softmax(prediction[..., start : start + n].astype(jnp.float32))
+            miss = miss - jnp.sum(log_prob * target[..., start : start + n], -1)
+        return miss
 
     def render(self, prediction_BNP: jax.Array) -> jax.Array:
         """The mode of a prediction, raw."""

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 
 from worldmodels import rng
-from worldmodels.rollout import Trace, fold_time, observe, unfold_time
+from worldmodels.rollout import Trace, fold_time, frames_before, observe, unfold_time
 from worldmodels.types import Belief, PyTree, Ticks
 from worldmodels.world_model import PARTS, WorldModel
 
@@ -36,14 +36,14 @@ def losses(
       ticks: experience (B, T).
       belief: carried from the rows' previous segments, or None.
       keys_B: one key per example.
-      parts: the parts being trained. ('heart',) trains a tokenizer alone: no memory, no transition. A tokenizer left out is
-        frozen and has no loss of its own.
+      parts: the parts being trained. A tokenizer and latent actions can be trained without the others: no memory, no
+        transition. Left out they are frozen, and have no loss of their own.
 
     Returns:
       losses by name, the belief after the last tick (None when only the heart is trained), metrics as (sum, count).
     """
     B, T = ticks.is_first.shape
-    watch_B, heart_B, transition_B, memory_B = rng.split(keys_B, 4)
+    watch_B, heart_B, transition_B, memory_B, action_B = rng.split(keys_B, 5)
     everywhere_BT = jnp.ones((B, T), jnp.float32)
     out: Losses = {}
     observation = fold_time(ticks.observation)
@@ -51,10 +51,20 @@ def losses(
         keys_BT = rng.per_tick(heart_B, T).reshape(-1)
         terms = model.apply(variables, method=lambda m: m.heart.autoencode(observation, keys_BT))
         out |= {k: (unfold_time(v, B), everywhere_BT) for k, v in terms.items()}
-    if parts == ('heart',) and model.heart.tokenizer:
-        return out, None, {}
-
     carried = belief is not None
+    metrics: dict[str, tuple[jax.Array, jax.Array]] = {}
+    if model.action.latent and 'action' in parts:
+        before = fold_time(frames_before(model, variables, ticks))
+        keys_BT = rng.per_tick(action_B, T).reshape(-1)
+        find = lambda m: m.action.losses(before, observation, keys_BT)
+        terms, sown = model.apply(variables, method=find, mutable=['metrics'])
+        # What led to a row's first frame is not among its frames.
+        led_BT = (~ticks.reset_BT.at[:, 0].set(True)).astype(jnp.float32)
+        out |= {k: (unfold_time(v, B), led_BT) for k, v in terms.items()}
+        metrics |= _sown(sown, 'action')
+    if out and set(parts) <= {'heart', 'action'} and (model.heart.tokenizer or 'heart' not in parts):
+        return out, None, metrics
+
     belief, trace = observe(model, variables, ticks, rng.per_tick(watch_B, T), belief)
     folded: Trace = fold_time(trace)
     keys_BT = rng.per_tick(transition_B, T).reshape(-1)
@@ -87,6 +97,9 @@ def losses(
     out |= {k: (unfold_time(v, B), paid_BT) for k, v in paid.items()}
     out |= {k: (unfold_time(v, B), everywhere_BT) for k, v in seen.items()}
     out |= kept
-    sown = flatten_dict({part: sown.get('metrics', {}).get(part, {}) for part in ('transition', 'memory')})
-    metrics = {path[-1]: pair[0] for path, pair in sown.items()}
-    return out, belief, metrics
+    return out, belief, metrics | _sown(sown, 'transition', 'memory')
+
+
+def _sown(sown: PyTree, *parts: str) -> dict[str, tuple[jax.Array, jax.Array]]:
+    found = flatten_dict({part: sown.get('metrics', {}).get(part, {}) for part in parts})
+    return {path[-1]: pair[0] for path, pair in found.items()}
