@@ -98,7 +98,9 @@ def test_recorded_actions_are_not_looked_at_and_openings_have_none():
     codes = rollout.actions_of(m, variables, data)
     assert m.actions == ActionSpace('discrete', 4)
     np.testing.assert_array_equal(codes == -1, data.is_first | (jnp.arange(T) == 0))
-    chex.assert_trees_all_equal(rollout.observe(m, variables, data, keys_BT), rollout.observe(m, variables, other, keys_BT))
+    chex.assert_trees_all_equal(
+        rollout.observe(m, variables, data, keys_BT), rollout.observe(m, variables, other, keys_BT)
+    )
     _, trace = rollout.observe(m, variables, data, keys_BT)
     np.testing.assert_array_equal(trace.departure.action_BTA, m.actions.vector(codes))
 

@@ -59,6 +59,11 @@ class ActionSpace:
     high: float = 1.0
 
     @property
+    def known(self) -> bool:
+        """Whether there is anything to choose: data of which nobody knows what was done have a single choice."""
+        return self.kind == 'continuous' or self.size > 1
+
+    @property
     def shape(self) -> tuple[int, ...]:
         return () if self.kind == 'discrete' else (self.size,)
 

@@ -18,3 +18,9 @@ from worldmodels.action.latent import Latent
 CONTRACT = ('space', 'latent')
 """What an action part of one's own gives; one that is `latent` also infer, losses and prior."""
 KINDS = {'given': Given, 'latent': Latent}
+
+SILENCE = (
+    'Nothing is known of what was done in these data: the model learns how the world goes on by itself. '
+    "model.action.kind='latent' would find actions in the frames, and the dream could be played."
+)
+"""What a person is told who trains on such data with the actions given."""

@@ -56,7 +56,7 @@ class Planner:
         if isinstance(belief, Belief):
             here = belief
         else:
-            moment, action_BA = belief, self.model.spec.action.vector(belief.action)
+            moment, action_BA = belief, self.model.actions.vector(belief.action)
             here, _ = self.model.apply(
                 params, policy_state, action_BA, see_B, moment.observation, moment.is_first, method='tick'
             )
@@ -71,7 +71,7 @@ class Planner:
         belief = jax.tree.map(lambda x: jnp.repeat(x, self.candidates, 0), belief)
         keys_BT = rng.per_tick(rng.per_tick(keys_B, self.candidates).reshape(-1), self.horizon)
         draw_BT, dream_BT = rng.split(keys_BT, 2)
-        action_BT = uniform(self.model.spec.action, draw_BT)
+        action_BT = uniform(self.model.actions, draw_BT)
         returns = self.returns(variables, belief, action_BT, dream_BT).reshape(B, self.candidates)
         first = action_BT[:, 0].reshape(B, self.candidates, *action_BT.shape[2:])
         # Candidates are drawn alike, so the first of equals is one of them at random.
@@ -87,7 +87,7 @@ class Planner:
         def tick(carry, inputs):
             belief, weight_B, return_B = carry
             action, keys_B = inputs
-            action_BA = self.model.spec.action.vector(action)
+            action_BA = self.model.actions.vector(action)
             belief, out = self.model.apply(variables, belief, action_BA, keys_B, method='tick', **dict(self.dials))
             return_B += weight_B * out.outcomes['reward']
             return (belief, weight_B * self.discount * out.outcomes['discount'], return_B), None

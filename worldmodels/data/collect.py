@@ -130,6 +130,11 @@ POLICIES: dict[str, Callable[[Spec, Settings, Any], Any]] = {
 
 
 def _planner(spec: Spec, settings: Settings, model: Any) -> Planner:
+    if model.action.latent:
+        raise ValueError(
+            f'The checkpoint plans in actions that it found in frames, which {settings.world} does not take: give one whose '
+            "model.action.kind is 'given'."
+        )
     if model.spec != spec:
         there, here = model.spec.to_json(), spec.to_json()
         differing = '; '.join(f'{k} is {there[k]} there, {here[k]} here' for k in here if there[k] != here[k])

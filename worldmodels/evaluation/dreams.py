@@ -22,6 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from worldmodels import rng, rollout
+from worldmodels.control.random import uniform
+from worldmodels.control.translated import ActionMap, Translated
 from worldmodels.evaluation.frames import align
 from worldmodels.types import Array, Belief, PyTree, Spec, Ticks
 from worldmodels.world_model import WorldModel
@@ -65,9 +67,9 @@ def batches(windows: Ticks, size: int) -> Iterator[tuple[Ticks, int]]:
         yield jax.tree.map(lambda x, rows=rows: x[rows], windows), min(size, count - start)
 
 
-def keys_for(ticks: Ticks, seed: int, length: int) -> jax.Array:
+def keys_for(ticks: Ticks, seed: int, length: int, stream: str = 'evaluate') -> jax.Array:
     """Keys (B, length) that depend on the seed and the row, not on the batch it came in."""
-    return rng.per_tick(rng.per_example(rng.stream(seed, 'evaluate'), 0, jnp.asarray(ticks.example_B)), length)
+    return rng.per_tick(rng.per_example(rng.stream(seed, stream), 0, jnp.asarray(ticks.example_B)), length)
 
 
 def copy_last(context: int, horizon: int) -> Dreamer:
@@ -89,14 +91,51 @@ def copy_last(context: int, horizon: int) -> Dreamer:
     return dream
 
 
-def imagined(model: WorldModel, variables: PyTree, context: int, horizon: int, **dials: Any) -> Dreamer:
-    """The model's dream. `dials`: sampling options of its transition (steps, temperature)."""
+def imagined(
+    model: WorldModel, variables: PyTree, context: int, horizon: int, *, randomly: bool = False, **dials: Any
+) -> Dreamer:
+    """The model's dream under the actions of what happened: recorded ones, or those the model finds in the true frames.
+
+    `randomly` takes uniformly random actions in their place. `dials`: sampling options of its transition (steps,
+    temperature).
+    """
+
+    def dream(ticks: Ticks, seed: int) -> Dreamed:
+        keys_BT = keys_for(ticks, seed, context + horizon)
+        belief, _ = rollout.observe(model, variables, cut(ticks, 0, context), keys_BT[:, :context])
+        if randomly:
+            action = uniform(model.actions, keys_for(ticks, seed, horizon, 'random actions'))
+        else:
+            whole = cut(ticks, 0, context + horizon)
+            _, action = align(rollout.actions_of(model, variables, whole), context, horizon)
+        _, out = rollout.imagine(model, variables, belief, keys_BT[:, context:], action=action, **dials)
+        return Dreamed(out.observation, out.outcomes, out.index_BTN)
+
+    return dream
+
+
+def played(
+    model: WorldModel, variables: PyTree, action_map: ActionMap, context: int, horizon: int, **dials: Any
+) -> Dreamer:
+    """The dream of a model with latent actions under the recorded real ones, translated by a map."""
+    policy = Translated(model)
 
     def dream(ticks: Ticks, seed: int) -> Dreamed:
         keys_BT = keys_for(ticks, seed, context + horizon)
         belief, _ = rollout.observe(model, variables, cut(ticks, 0, context), keys_BT[:, :context])
         _, action = align(jnp.asarray(ticks.action), context, horizon)
-        _, out = rollout.imagine(model, variables, belief, keys_BT[:, context:], action=action, **dials)
+        params = {'variables': variables, 'map': action_map.log_likelihood, 'policy': action}
+        start = policy.initial(action.shape[0])
+        _, out = rollout.imagine(
+            model,
+            variables,
+            belief,
+            keys_BT[:, context:],
+            policy=policy,
+            policy_params=params,
+            policy_state=start,
+            **dials,
+        )
         return Dreamed(out.observation, out.outcomes, out.index_BTN)
 
     return dream

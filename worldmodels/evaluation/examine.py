@@ -18,13 +18,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from worldmodels.build import build_model
-from worldmodels.data import pipeline
-from worldmodels.evaluation import dreams, judge, report, starts, tiles
+from worldmodels.control.translated import ActionMap
+from worldmodels.data import episodes, pipeline
+from worldmodels.evaluation import actions, dreams, judge, report, starts, tiles
 from worldmodels.evaluation.frames import align, check_tile, judged
 from worldmodels.evaluation.settings import Settings
 from worldmodels.evaluation.speeds import speeds
 from worldmodels.training import checkpoint
-from worldmodels.types import PyTree, Ticks
+from worldmodels.types import PyTree, Spec, Ticks
 from worldmodels.world_model import WorldModel
 
 TRAINING_EPISODES, FRAMES_OF_EACH = 512, 48  # from which the tiles of the world are collected
@@ -80,7 +81,8 @@ def prepare(workdir: str, baselines: Sequence[str] = (), *, data: str = '', **ov
     trained = Trained.load(workdir)
     others = [Trained.load(path) for path in baselines]
     settings = Settings.of(trained.config.evaluate, **overrides)
-    spec, path = trained.model.spec, data or trained.config.data.path
+    path = data or trained.config.data.path
+    spec = _spec_of_data(trained.model, path)
     _same_spec(trained, others)
     for _, modality in spec.observation:
         check_tile(modality, settings.tile)
@@ -98,6 +100,8 @@ def run(plan: Plan, *, out: str = '', command: str = '') -> tuple[Path, dict]:
     subjects = _judge_all(plan, clock)
     results = report.numbers(subjects, plan.windows, plan.question, plan.settings.seeds, plan.episode_B)
     results['coverage'] = _coverage(plan.windows, plan.question)
+    results['actions'] = _actions(plan)
+    clock.lap('actions')
     world = trained.config.world.get('name', '')
     facts = {'workdir': str(plan.workdir), 'step': trained.step, 'dataset': str(plan.path), 'split': 'validation'}
     about = {
@@ -114,13 +118,34 @@ def run(plan: Plan, *, out: str = '', command: str = '') -> tuple[Path, dict]:
     return report.write(folder, results, subjects[0].verdict, plan.question, about), results
 
 
+def _spec_of_data(model: WorldModel, path: str) -> Spec:
+    """The model's, but for the actions where it has found its own: it may be examined on any that others recorded."""
+    if not model.action.latent:
+        return model.spec
+    there = Spec.from_json(episodes.read_metadata(path)['spec'])
+    return dataclasses.replace(model.spec, action=there.action)
+
+
+def _actions(plan: Plan) -> dict[str, Any]:
+    """Whether the dream listens to what it is told, and what latent actions are like."""
+    model, variables, settings = plan.trained.model, plan.trained.variables, plan.settings
+    tick = min(actions.TICK, settings.horizon)
+    size = dreams.batch_size(plan.question.spec, settings.starts, settings.context + tick)
+    told = {'tick': tick, 'batch': size, 'group_B': plan.episode_B, **settings.dials}
+    out = {'delta_psnr': actions.delta_psnr(model, variables, plan.windows, settings.context, **told)}
+    if model.action.latent:
+        out['latent'] = actions.found(model, variables, plan.windows, plan.question.spec.action)
+    return out
+
+
 def _judge_all(plan: Plan, clock: _Clock) -> list[report.Subject]:
     trained, others, settings = plan.trained, plan.others, plan.settings
     windows, question = plan.windows, plan.question
     size = dreams.batch_size(question.spec, settings.starts, settings.context + settings.horizon)
     span = (settings.context, settings.horizon)
     seeds = range(settings.seeds)
-    total = settings.starts * (settings.seeds * (1 + len(others)) + 2)
+    action_map = _map_for(plan)
+    total = settings.starts * (settings.seeds * (1 + len(others)) + 2 + (action_map is not None))
     columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     subjects = []
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
@@ -151,8 +176,20 @@ def _judge_all(plan: Plan, clock: _Clock) -> list[report.Subject]:
             judged_by(one.name, role, dreamer, one, **options)
             if one is trained:
                 judged_by('copy of the last frame', 'copy', dreams.copy_last(*span))
+                if action_map is not None:
+                    judged_by(
+                        f'{one.name}, played',
+                        'played',
+                        dreams.played(one.model, one.variables, action_map, *span, **settings.dials),
+                    )
                 judged_by('real frames redrawn', 'redrawn', dreams.redrawn(one.model, one.variables, *span))
     return subjects
+
+
+def _map_for(plan: Plan) -> ActionMap | None:
+    """The workdir's map from real to latent actions, where the data have the actions it knows."""
+    found = ActionMap.load(plan.workdir) if plan.trained.model.action.latent else None
+    return found if found is not None and found.space == plan.question.spec.action else None
 
 
 def _some_frames(episodes: pipeline.Episodes, seed: int) -> Iterator[dict[str, np.ndarray]]:

@@ -64,6 +64,7 @@ ROLES = {
     'model': 'the world model under examination',
     'copy': 'repeats the last frame it saw: a world in which nothing happens',
     'redrawn': 'the real frames, encoded and drawn again by the model: what a perfect dream of it would look like',
+    'played': 'the model under the real actions, translated into those it found in frames',
     'baseline': 'another trained model on the same starts',
 }
 
@@ -152,10 +153,28 @@ def headlines(results: dict) -> list[dict[str, str]]:
             detail = f'{low} to {high} · copying the last frame: {theirs}'
             out.append({'label': f'{METRICS[metric].label}, {ahead}', 'value': ours, 'detail': detail})
         break
+    out += _told(results.get('actions', {}))
     if model['speeds']:
         speed, single = model['speeds']['dreamed_frames_per_second'], model['speeds']['single_frame_ms']
         detail = f'{model["speeds"]["batch"]} dreams at once · one alone: {single:.1f} ms a frame'
         out.append({'label': 'Frames dreamed per second', 'value': f'{speed:,.0f}', 'detail': detail})
+    return out
+
+
+def _told(actions: dict[str, Any]) -> list[dict[str, str]]:
+    """The headlines on actions: how far the dream listens, where they were found in frames."""
+    latent = actions.get('latent')
+    if latent is None:
+        return []
+    out = []
+    if latent.get('agreement') is not None:
+        detail = f'adjusted mutual information, {latent["changed_ticks"]:,} ticks whose frame changed'
+        out.append({'label': 'Actions found in frames', 'value': f'{latent["agreement"]:.3f}', 'detail': detail})
+    gain = next((v for v in actions['delta_psnr'].values() if isinstance(v, dict) and v['value'] is not None), None)
+    if gain:
+        detail = f'{gain["low"]:.1f} to {gain["high"]:.1f} · against random actions'
+        label = f'Δ PSNR, {actions["delta_psnr"]["tick"]} ticks ahead'
+        out.append({'label': label, 'value': f'{gain["value"]:.1f} dB', 'detail': detail})
     return out
 
 

@@ -30,7 +30,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from worldmodels import lock, types
+from worldmodels import action, lock, types
 from worldmodels.training import checkpoint, flops, parallel, processes, step
 from worldmodels.training import config as config_lib
 from worldmodels.training.metrics import Quiet, Reporter, divide
@@ -316,6 +316,8 @@ class _Run:
         )
         reporter.say(f'{sum(parameters.values()):,} parameters: {listing}')
         reporter.say(f'batches of {data.batch_size} × {data.segment_length} ticks on {self.devices}')
+        if not self.pieces.spec.action.known and not self.pieces.model.action.latent:
+            reporter.say(action.SILENCE)
 
     def _check_batch(self, batch: types.Ticks) -> None:
         try:
