@@ -13,7 +13,7 @@ from worldmodels.training import config as config_lib
         ({'sead': 3}, 'Unknown field "sead" in the config: did you mean "seed"?'),
         ({'train.init_from.pth': 'x'}, 'Unknown field "train.init_from.pth" in the config: did you mean "path"?'),
         ({'data.batch_size': 0}, 'config.data.batch_size is 0, expected 1 or more.'),
-        ({'train.parts': ('hart',)}, 'config.train.parts names "hart", expected names among heart, filter'),
+        ({'train.parts': ('hart',)}, 'config.train.parts names "hart", expected names among heart, action, filter'),
         ({'train.parts': ()}, 'config.train.parts is empty'),
         ({'train.weights': {}}, 'config.train.weights is empty'),
         ({'train.ema': 1.0}, 'config.train.ema is 1.0'),

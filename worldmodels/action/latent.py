@@ -58,8 +58,8 @@ class Latent(nn.Module):
     hidden: int = 128
     turns: bool = False
     still: float = 0.1
-    floor: float = 0.05
-    sharp: float = 8.0
+    floor: float = 0.3
+    sharp: float = 16.0
     noise: float = 0.5
 
     latent = True
@@ -98,6 +98,9 @@ class Latent(nn.Module):
 
     def encode(self, before: dict[str, jax.Array], after: dict[str, jax.Array]) -> jax.Array:
         """Logits (B, codes) of q(u | o, o')."""
+        before, after = jax.tree.map(
+            jnp.asarray, (before, after)
+        )  # numpy divides otherwise, and all would have changed
         x, changed = [], []
         for name, codec in self.codecs.items():
             old_BNP, new_BNP = codec.patches(before[name]), codec.patches(after[name])
@@ -162,7 +165,7 @@ class Latent(nn.Module):
         p(u | o) against q; both are told of q and q is not told of them, but for p(u) in r.
         """
         encoder_B, decoder_B = rng.split(keys_B, 2)
-        pair = (before, after)
+        pair = jax.tree.map(jnp.asarray, (before, after))
         seen, drawn = (turned(pair, encoder_B), turned(pair, decoder_B)) if self.turns else (pair, pair)
         log_q_BK = jax.nn.log_softmax(self.encode(*seen))
         log_p_K = jax.nn.log_softmax(self.usage)
