@@ -89,7 +89,9 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
         {'learning_rate': 3e-3, 'warmup': 50, 'schedule': 'cosine', 'weight_decay': 1e-2, 'b2': 0.99}
     )
     config.train.update({'steps': STEPS[size][variant], 'parts': LEARNS[variant], 'weights': WEIGHTS[variant]})
-    config.train.log_every = 10 if size == 'tiny' else 100
+    config.train.log_every = 100
+    if size == 'tiny':
+        config.train.log_every, config.optimizer.warmup = 10, 5
     if variant == 'tokenizer':
         config.optimizer.learning_rate = 5e-3
     elif variant == 'actions':

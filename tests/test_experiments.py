@@ -16,6 +16,7 @@ from experiments import (
     benchmarks,
     craftax,
     doorkey,
+    genie,
     memory_anchoring,
     memory_table,
     minatar,
@@ -48,6 +49,7 @@ ALL = (
     + [(minatar, arg) for arg in MINATAR]
     + [(craftax, arg) for arg in ('masked', 'recurrent')]
     + [(atari, arg) for arg in ('tokenizer', 'masked', 'recurrent,tiny')]
+    + [(genie, f'{v},size={size}') for v in genie.VARIANTS for size in genie.SIZES]
     + [(benchmarks, name) for name in benchmarks.MEASURES]
     + [(memory_table, arg) for arg in MEMORY]
 )
