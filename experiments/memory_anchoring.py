@@ -2,7 +2,10 @@
 
 python launch/sweep.py --table=experiments/memory_anchoring.py --workdir=runs/memory
 
-In the same folder as `memory_table.py` its trainings are found done. The rows are in experiments/memory_anchoring.csv.
+In the same folder as `memory_table.py` its trainings are found done. Rows are written to memory_anchoring.csv beside this file.
+
+Not measured as a whole yet. The recurrent memory on Cue, delay 16, 200 episodes (`launch/recall.py --anchoring` on the row of
+`memory_table.py`): nats a frame at the answer 0.03 intact, 2.42 reset, 5.88 swapped; over all ticks 2.30, 2.58, 2.62.
 """
 
 from __future__ import annotations
