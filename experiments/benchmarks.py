@@ -1,6 +1,7 @@
 """The benchmark's workloads: shapes that others have published or that peers were measured on, with noise for data.
 
 python launch/benchmark.py tokenizer masked_dynamics masked_dreaming dreamer_1m
+python launch/benchmark.py mae_tokenizer flow_dynamics flow_dreaming flow_dreaming_4 shortcut_dynamics
 """
 
 from __future__ import annotations
@@ -16,6 +17,11 @@ MEASURES = {
     'tokenizer': ('train',),
     'masked_dynamics': ('train',),
     'masked_dreaming': ('dream',),
+    'mae_tokenizer': ('train',),
+    'flow_dynamics': ('train',),
+    'flow_dreaming': ('dream',),
+    'flow_dreaming_4': ('dream',),
+    'shortcut_dynamics': ('train',),
     'dreamer_1m': ('train', 'dream'),
 }
 """The workloads, and what each is about."""
@@ -27,6 +33,7 @@ TINY = {
     'decoder_depth': 1,
     'heads': 2,
     'hidden': 16,
+    'latents': 3,
     'length': 3,
     'steps': 2,
     'units': 16,
@@ -43,6 +50,8 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     config = default_config()
     if variant == 'dreamer_1m':
         _dreamer(config)
+    elif variant.startswith(('mae', 'flow', 'shortcut')):
+        _numbers(config, variant)
     else:
         _video(config, variant)
     config.model = complete(config.model.to_dict())
@@ -84,6 +93,28 @@ def _video(config: ml_collections.ConfigDict, variant: str) -> None:
         config.train.parts = ('filter', 'transition', 'memory', 'outcome')
         config.train.weights = {'transition': 1.0, 'reward': 1.0, 'discount': 1.0}
     config.evaluate.update({'starts': 1, 'context': 12, 'horizon': 8})
+
+
+def _numbers(config: ml_collections.ConfigDict, variant: str) -> None:
+    """The same video without codes: masked autoencoders, and flows on them, frozen.
+
+    mae_tokenizer      16 slots of 32 numbers a frame; 2.21M parameters (peer 2.31M)
+    flow_...           64 slots of 32 numbers, one a patch; 4.50M parameters with the heart (peer 4.36M), 64 denoising steps
+                       a dreamed frame, or 4
+    shortcut_dynamics  8 slots of 64 numbers; 1.20M parameters without the heart (peer 1.14M)
+    """
+    _video(config, variant)
+    transformer = {'width': 128, 'heads': 4, 'hidden': 512}
+    slots, size = {'mae': (16, 32), 'flow': (0, 32), 'shortcut': (8, 64)}[variant.partition('_')[0]]
+    shallow, deep = (1, 3) if variant == 'shortcut_dynamics' else (2, 6)
+    steps = 64 if variant == 'flow_dreaming' else 4
+    heart = {'kind': 'continuous', 'latents': slots, 'size': size, 'patch': 8, 'encoder_depth': 4, 'decoder_depth': 4}
+    config.model.heart = {**heart, **transformer, 'hidden': 768}
+    config.model.transition = {'kind': 'flow', 'depth': shallow, 'steps': steps, **transformer}
+    config.model.memory.update({'depth': deep})
+    if variant == 'mae_tokenizer':
+        config.train.parts = ('heart',)
+        config.train.weights = {'reconstruction': 1.0, 'perceptual': 1.0}
 
 
 def _dreamer(config: ml_collections.ConfigDict) -> None:

@@ -16,11 +16,21 @@ SPEC = Spec((('image', Modality('image', (16, 16, 3))),), ActionSpace('discrete'
 HEARTS = {
     'tokens': {'levels': (3, 3), 'width': 16, 'heads': 2, 'hidden': 16, 'encoder_depth': 1, 'decoder_depth': 1},
     'palette': {'codes': 9, 'embedding': 6},
+    'continuous': {
+        'latents': 3,
+        'size': 4,
+        'width': 16,
+        'heads': 2,
+        'hidden': 16,
+        'encoder_depth': 1,
+        'decoder_depth': 1,
+    },
     'categorical': {'stoch': 4, 'classes': 3, 'depth': 2, 'units': 8, 'layers': 1},
 }
 TRANSITIONS = {
     'masked': {'width': 16, 'depth': 1, 'heads': 2, 'hidden': 16, 'steps': 2},
     'categorical': {'hidden': 16, 'layers': 1},
+    'flow': {'width': 16, 'depth': 1, 'heads': 2, 'hidden': 16, 'steps': 2},
 }
 MEMORIES = {
     'none': {},
@@ -59,6 +69,10 @@ def model(*choice, spec: Spec = SPEC, dtype: str = 'float32'):
 
 def refusal(heart, transition, memory, reads, context_to, outcome_reads) -> str | None:
     """What the refusal of a combination must say, None where it makes sense. Written from the contract, not the code."""
+    if heart == 'continuous' and transition != 'flow':
+        return 'draws classes, and heart .continuous. has latents of numbers'
+    if heart != 'continuous' and transition == 'flow':
+        return 'draws numbers, and heart .{} has [0-9]+ classes'.replace('{}', heart + '.')
     if heart != 'categorical' and reads != 'frame':
         return 'is a tokenizer: the frame alone decides'
     if heart != 'categorical' and 'decoder' in context_to:

@@ -124,8 +124,9 @@ def test_workloads_have_the_published_shapes(name):
     expected = {'dreamer_1m': (16, 65, 17)}.get(name, (4, 16, 6))
     assert (config.data.batch_size, config.data.segment_length, model.spec.action.size) == expected
     assert model.spec.modalities['image'].shape == (64, 64, 3)
-    if name != 'dreamer_1m':
-        assert (model.heart.layout.tokens, model.heart.classes) == (64, 1024)
+    tokens = {'mae_tokenizer': (16, None), 'shortcut_dynamics': (8, None), 'dreamer_1m': (32, 4)}
+    tokens |= dict.fromkeys(('flow_dynamics', 'flow_dreaming', 'flow_dreaming_4'), (64, None))
+    assert (model.heart.layout.tokens, model.heart.classes) == tokens.get(name, (64, 1024))
     if 'dream' in benchmarks.MEASURES[name]:
         assert config.evaluate.starts >= 1
 

@@ -16,6 +16,7 @@ from experiments import (
     benchmarks,
     craftax,
     doorkey,
+    dreamer4,
     genie,
     memory_anchoring,
     memory_table,
@@ -48,6 +49,7 @@ ALL = (
     [(doorkey, arg) for arg in DOORKEY]
     + [(minatar, arg) for arg in MINATAR]
     + [(craftax, arg) for arg in ('masked', 'recurrent')]
+    + [(dreamer4, f'{v},size={s}') for v in dreamer4.VARIANTS for s in dreamer4.SIZES]
     + [(atari, arg) for arg in ('tokenizer', 'masked', 'recurrent,tiny')]
     + [(genie, f'{v},size={size}') for v in genie.VARIANTS for size in genie.SIZES]
     + [(benchmarks, name) for name in benchmarks.MEASURES]

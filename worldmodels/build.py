@@ -73,7 +73,7 @@ def build_model(config: Mapping[str, Any], spec: Spec, dtype: str | None = None)
         'dtype': dtype,
         'classes': heart.classes,
         'layout': heart.layout,
-        'table': heart.tokenizer and config['heart']['kind'] != 'palette',
+        'table': heart.tokenizer and heart.classes is not None and config['heart']['kind'] != 'palette',
         'grid_tokens': heart.tokenizer,
         'names': spec.outcomes,
     }
@@ -131,6 +131,17 @@ def _refuse_nonsense(
     config: Mapping, heart: nn.Module, memory: Memory, reads: str, context_to: tuple[str, ...]
 ) -> None:
     kind = config['heart']['kind']
+    transition, draws = config['transition']['kind'], getattr(_class('transition', config), 'draws', 'classes')
+    if draws == 'classes' and heart.classes is None:
+        raise ValueError(
+            f"transition '{transition}' draws classes, and heart '{kind}' has latents of numbers: take transition 'flow', or "
+            "heart 'tokens'."
+        )
+    if draws == 'numbers' and heart.classes is not None:
+        raise ValueError(
+            f"transition '{transition}' draws numbers, and heart '{kind}' has {heart.classes} classes: take heart "
+            "'continuous', or transition 'masked'."
+        )
     if heart.tokenizer and reads != 'frame':
         raise ValueError(
             f"heart '{kind}' is a tokenizer: the frame alone decides its tokens, so filter.reads must be 'frame', "
@@ -213,8 +224,10 @@ def _own(part: str, path: str, field: str) -> type:
     if part == 'action' and getattr(cls, 'latent', None) is True:
         asked += ('infer', 'losses', 'prior')
     if part == 'heart':  # a tokenizer has a loss of its own, any other is trained through the world model
+        asked += ('embed',) * (getattr(cls, 'classes', 0) is not None)
         asked += ('autoencode',) if getattr(cls, 'tokenizer', None) is True else ('losses',)
-    lacking = [n for n in asked if n not in declared and getattr(cls, n, None) is getattr(base, n, None)]
+    inherits = lambda n: getattr(cls, n, ...) is getattr(base, n, ...)  # None is an answer: classes of numbers are None
+    lacking = [n for n in asked if n not in declared and inherits(n)]
     if lacking:
         raise ValueError(
             f"{field} is '{path}', which lacks {', '.join(lacking)}; a {part} has {', '.join(asked)} "

@@ -11,8 +11,8 @@ from typing import Any
 
 LARGEST = 1 << 16
 _UNROLLED = {'depth': 1024, 'encoder_depth': 256, 'decoder_depth': 256, 'layers': 256, 'steps': 4096, 'length': 1 << 14}
-_ZERO = ('encoder_depth', 'decoder_depth', 'depth', 'layers')
-_SHARES = ('hide', 'unimix', 'floor')
+_ZERO = ('encoder_depth', 'decoder_depth', 'depth', 'layers', 'latents')
+_SHARES = ('hide', 'unimix', 'floor', 'shortcuts')
 
 
 def fault(values: Mapping[str, Any], reals: Sequence[str] = ()) -> tuple[str, str] | None:

@@ -75,13 +75,17 @@ class Codec:
             miss = miss - jnp.sum(log_prob * target[..., start : start + n], -1)
         return miss
 
+    def picture(self, patches_BNP: jax.Array) -> jax.Array:
+        """An image's patches where they belong, (B, H, W, C)."""
+        (gh, gw), p, C = self.grid, self.patch, self.modality.shape[2]
+        x = patches_BNP.reshape(-1, gh, gw, p, p, C).transpose(0, 1, 3, 2, 4, 5)
+        return x.reshape(-1, *self.modality.shape)
+
     def render(self, prediction_BNP: jax.Array) -> jax.Array:
         """The mode of a prediction, raw."""
-        B, (gh, gw) = prediction_BNP.shape[0], self.grid
+        B = prediction_BNP.shape[0]
         if self.modality.kind == 'image':
-            p, C = self.patch, self.modality.shape[2]
-            x = jnp.clip(jnp.round(prediction_BNP.astype(jnp.float32) * 255), 0, 255).astype(jnp.uint8)
-            return x.reshape(B, gh, gw, p, p, C).transpose(0, 1, 3, 2, 4, 5).reshape(B, *self.modality.shape)
+            return self.picture(jnp.clip(jnp.round(prediction_BNP.astype(jnp.float32) * 255), 0, 255).astype(jnp.uint8))
         if self.modality.kind == 'grid':
             best = [jnp.argmax(prediction_BNP[..., s : s + n], -1) for s, n in self._channels()]
             return jnp.stack(best, -1).reshape(B, *self.modality.shape).astype(self.modality.dtype)

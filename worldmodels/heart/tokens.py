@@ -72,6 +72,17 @@ def saturation(x_BNE: jax.Array) -> jax.Array:
     return jnp.mean(jnp.square(jax.nn.relu(jnp.abs(x_BNE.astype(jnp.float32)) - 1)), (1, 2))
 
 
+def draw_hidden(keys_B: jax.Array, patches: int, most: float) -> jax.Array:
+    """Which patches are hidden in training, (B, N): a share uniform in [0, most] for half of the frames, none of the others."""
+
+    def draw(key: jax.Array) -> jax.Array:
+        rate_key, patch_key, whole_key = jax.random.split(key, 3)
+        rate = jax.random.uniform(rate_key) * most * jax.random.bernoulli(whole_key)
+        return jax.random.uniform(patch_key, (patches,)) < rate
+
+    return rng.draw(draw, keys_B)
+
+
 class Tokens(nn.Module):
     """Fields a config sets:
     levels: of the quantiser; their product is K.
@@ -173,12 +184,6 @@ class Tokens(nn.Module):
 
         {'reconstruction': (B,), 'saturation': (B,)}.
         """
-
-        def draw(key: jax.Array) -> jax.Array:
-            rate_key, patch_key, whole_key = jax.random.split(key, 3)
-            rate = jax.random.uniform(rate_key) * self.hide * jax.random.bernoulli(whole_key)
-            return jax.random.uniform(patch_key, (self.layout.tokens,)) < rate
-
-        x_BNE = self.code(observation, rng.draw(draw, keys_B))
+        x_BNE = self.code(observation, draw_hidden(keys_B, self.layout.tokens, self.hide))
         prediction = self.decode(self.quantiser(x_BNE), jnp.zeros((keys_B.shape[0], 0, 1)))
         return self.losses(prediction, observation) | {'saturation': saturation(x_BNE)}

@@ -4,12 +4,14 @@ $$p(z' \mid z, a, c).$$
 
 `predict(z, action, context)` computes once all that is known of the next frame; `loss(prediction, posterior, keys)`,
 `sample(prediction, keys, **dials)` and, where `likelihood`, `log_prob(prediction, z)` go on from it. A transition
-without likelihood trains on a stop-gradient posterior. Contexts may have no slots.
+without likelihood trains on a stop-gradient posterior. Contexts may have no slots. `draws` says of which latents it
+speaks, 'classes' (which goes without saying) or 'numbers'; `sample` gives their indices (B, N) or embeddings (B, N, E).
 """
 
 from worldmodels.transition.categorical import Categorical
+from worldmodels.transition.flow import Flow
 from worldmodels.transition.masked import Masked
 
 CONTRACT = ('predict', 'loss', 'sample', 'likelihood')
 """What a transition of one's own gives."""
-KINDS = {'categorical': Categorical, 'masked': Masked}
+KINDS = {'categorical': Categorical, 'masked': Masked, 'flow': Flow}
