@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 import pytest
-from models import AXES, SPEC, experience, model, refusal
+from models import AXES, READERS, SPEC, experience, model, refusal
 
 from worldmodels import rng, rollout
 from worldmodels.build import init_variables
@@ -20,7 +20,10 @@ from worldmodels.training.losses import losses
 
 
 def pairs(choice: tuple) -> set:
-    return set(itertools.combinations(enumerate(choice), 2))
+    """Pairs of values of different factors; of the parts that may read the memory, each is a factor."""
+    heart, transition, memory, reads, context_to, outcome_reads = choice
+    factors = (heart, transition, memory, reads, outcome_reads, *(reader in context_to for reader in READERS))
+    return set(itertools.combinations(enumerate(factors), 2))
 
 
 @functools.cache
