@@ -5,7 +5,16 @@ python launch/train.py --config=experiments/dreamer4.py:tokenizer --workdir=runs
 python launch/train.py --config=experiments/dreamer4.py:dynamics --workdir=runs/dreamer4/dynamics
 python launch/evaluate.py --workdir=runs/dreamer4/dynamics
 
-Expected: 4 steps within a tenth of 64 in every score of the report. Not measured yet.
+Expected: 4 steps within a tenth of 64 in every score of the report. After this training (the tokenizer 2 minutes, the
+dynamics 9, two cores of an Intel Xeon (AVX-512) with other programs on them), 200 held-out starts, one dream each:
+
+    steps a frame                                     1             4             64            copying the last
+    whole frames right 1, 8, 15 ticks ahead           90, 54, 36%   97, 76, 67%   98, 87, 75%   32, 4, 4%
+    changed cells right                               93, 73, 61%   98, 86, 84%   99, 94, 87%   0, 26, 27%
+    PSNR in dB                                        40, 30, 29    42, 34, 31    43, 36, 32    29, 25, 25
+
+So PSNR, cells and SSIM are within a tenth; whole frames (12% fewer eight ticks ahead) and PSNR over changed pixels
+(20% less) not yet. Real frames redrawn are all right, at 64 dB.
 
 Sizes: tiny (a few steps of the same road), laptop (two cores, minutes), accelerator (slots as in Dreamer 4 instead of patches,
 one GPU, hours). After the recipe of Hafner et al. (2025, arXiv 2509.24527), with a memory that reads the history once a frame
