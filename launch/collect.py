@@ -28,7 +28,7 @@ import time
 
 from absl import flags, logging
 
-from launch import command
+from launch import command, progress
 from worldmodels.training import allocator
 
 _WORLD = flags.DEFINE_string('world', 'navix/DoorKey-8x8', 'family/name of the world, or package.module:Name.')
@@ -91,7 +91,6 @@ def load(workdir: str) -> tuple:
 def main(argv):
     del argv
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     allocator.keep_freed_memory()
     from worldmodels import worlds
@@ -133,16 +132,7 @@ def main(argv):
     import tensorflow_datasets  # noqa: F401
 
     start = time.time()
-    frames = TextColumn('{task.completed:,.0f} / {task.total} frames')
-    columns = (
-        TextColumn('{task.description}'),
-        BarColumn(),
-        frames,
-        TimeElapsedColumn(),
-        TextColumn('ETA'),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as bar:
+    with progress.bar(console, 'frames') as bar:
         tasks = {stage: bar.add_task(stage, total=None) for stage in ('playing', 'writing')}
         written = collect.collect(
             path,

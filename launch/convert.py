@@ -22,7 +22,7 @@ from typing import Any
 
 from absl import flags, logging
 
-from launch import command
+from launch import command, progress
 
 SOURCE = flags.DEFINE_string('source', None, 'KIND:PATH; kinds tfds, npz, minari, video.', required=True)
 PATH = flags.DEFINE_string('path', '', 'Folder of the dataset to write.')
@@ -89,7 +89,6 @@ def describe(plan: Any, seen: Any) -> None:
 def main(argv: list[str]) -> None:
     del argv
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     from worldmodels.data import convert, episodes, making, sources
 
@@ -115,16 +114,7 @@ def main(argv: list[str]) -> None:
     import tensorflow_datasets  # noqa: F401
 
     start = time.time()
-    bar = Progress(
-        TextColumn('{task.description}'),
-        BarColumn(),
-        TextColumn('{task.completed:,.0f} / {task.total}'),
-        TimeElapsedColumn(),
-        TextColumn('ETA'),
-        TimeRemainingColumn(),
-        console=console,
-    )
-    with bar:
+    with progress.bar(console) as bar:
         tasks = {stage: bar.add_task(stage, total=None) for stage in ('converting', 'writing')}
         packages = ('numpy', 'tensorflow-datasets', 'array_record', 'pillow', *PACKAGES.get(plan.source.kind, ()))
         written = convert.convert(

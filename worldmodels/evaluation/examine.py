@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import platform
 import time
 from collections.abc import Iterator, Sequence
@@ -11,7 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -22,6 +20,7 @@ from worldmodels.control.translated import ActionMap
 from worldmodels.data import episodes, pipeline
 from worldmodels.evaluation import actions, dreams, judge, report, starts, tiles
 from worldmodels.evaluation.frames import align, check_tile, judged
+from worldmodels.evaluation.machine import machine
 from worldmodels.evaluation.settings import Settings
 from worldmodels.evaluation.speeds import speeds
 from worldmodels.training import checkpoint
@@ -108,7 +107,7 @@ def run(plan: Plan, *, out: str = '', command: str = '') -> tuple[Path, dict]:
         'title': f'{trained.name}: dreams of {world}' if world else trained.name,
         'command': command,
         'facts': facts | {f'baseline {o.name}': f'step {o.step}' for o in plan.others},
-        'hardware': hardware(),
+        'hardware': machine()['hardware'],
         'versions': {'python': platform.python_version(), **{name: version(name) for name in VERSIONS}},
         'dials': dict(plan.settings.dials),
         'config': trained.config.to_dict(),
@@ -216,21 +215,6 @@ def _coverage(windows, question: judge.Question) -> dict[str, float | None]:
         _, true_BH = align(windows.observation[name], question.context, question.horizon)
         out[name] = None if table is None else tiles.coverage(np.asarray(true_BH)[valid_BH], question.tile, table)
     return out
-
-
-def hardware() -> str:
-    """The devices jax computes on, in words."""
-    device = jax.devices()[0]
-    name = device.device_kind
-    if device.platform == 'cpu':
-        try:
-            lines = Path('/proc/cpuinfo').read_text().splitlines()
-            name = next(line.split(':', 1)[1].strip() for line in lines if line.startswith('model name'))
-        except (OSError, StopIteration):
-            name = platform.processor() or platform.machine()
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-        return f'{name}, {cores} cores'
-    return f'{len(jax.local_devices())} x {name}'
 
 
 def table(results: dict, metrics: tuple[str, ...] = ('exact', 'changed', 'changed_psnr', 'error')) -> Table:
