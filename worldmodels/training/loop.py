@@ -9,22 +9,16 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import dataclasses
 import functools
 import itertools
-import json
 import math
 import os
 import pathlib
 import shlex
 import signal
 import sys
-import threading
 import time
-import traceback
-import zlib
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
 import ml_collections
@@ -33,61 +27,14 @@ import numpy as np
 from worldmodels import action, lock, types
 from worldmodels.training import checkpoint, flops, parallel, processes, step
 from worldmodels.training import config as config_lib
+from worldmodels.training.interrupts import Interrupts
 from worldmodels.training.metrics import Quiet, Reporter, divide
 from worldmodels.training.optimizer import make_optimizer
+from worldmodels.training.pieces import Pieces, abstract_ticks, assemble, check_room, traced
 from worldmodels.training.state import TrainState, create, evaluated
 
 FIT_BATCHES = 256
 """Batches offered to a heart that is fitted rather than trained; it may stop sooner."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Pieces:
-    """What an experiment is made of, once its config has been understood.
-
-    init      () -> variables, traceable
-    losses    see `step.LossFunction`
-    batches   (split, consecutive, process, processes) -> iterator of Ticks, the rows of one process of so many, with
-              get_state and set_state; the state is the same in all of them
-    dataset   identifies the data: a run does not go on with others
-    """
-
-    spec: types.Spec
-    model: Any
-    init: Callable[[], dict]
-    losses: step.LossFunction
-    batches: Callable[[str, bool, int, int], Iterator[types.Ticks]]
-    dataset: str
-
-
-def assemble(config: ml_collections.ConfigDict) -> Pieces:
-    """The pieces a config names. Raises ValueError when it names what does not exist or does not fit together."""
-    from worldmodels import build
-    from worldmodels.data import episodes, pipeline
-    from worldmodels.training.losses import losses
-
-    path = config.data.path
-    metadata = episodes.read_metadata(path)
-    spec = types.Spec.from_json(metadata['spec'])
-    model = build.build_model(
-        config.model.to_dict(), spec, None if config.train.dtype == 'auto' else config.train.dtype
-    )
-
-    def batches(split: str, consecutive: bool, process: int, processes: int) -> Iterator[types.Ticks]:
-        return pipeline.segments(
-            path,
-            split,
-            spec,
-            config.data.batch_size,
-            config.data.segment_length,
-            seed=config.seed,
-            consecutive=consecutive,
-            process_index=process,
-            process_count=processes,
-        )
-
-    digest = f'{zlib.crc32(json.dumps(metadata, sort_keys=True).encode()):08x}'
-    return Pieces(spec, model, lambda: build.init_variables(model, config.seed), losses, batches, digest)
 
 
 def train(
@@ -116,7 +63,7 @@ def train(
         run.open()
         reporter = Reporter(workdir, config.train.steps, run.start) if run.first else Quiet()
         try:
-            with reporter, _Interrupts() as interrupts:
+            with reporter, Interrupts() as interrupts:
                 return run.go(reporter, interrupts)
         except BaseException as error:
             if not processes.is_lost(error):  # with a process gone nothing is ever saved completely
@@ -161,7 +108,7 @@ class _Run:
 
     # -- the loop -----------------------------------------------------------------------------------------------------
 
-    def go(self, reporter: Reporter, interrupts: _Interrupts) -> int:
+    def go(self, reporter: Reporter, interrupts: Interrupts) -> int:
         train = self.config.train
         self._describe(reporter)
         batches = self._batches('train', self.config.data.consecutive)
@@ -324,73 +271,3 @@ class _Run:
             types.check_ticks(batch, self.pieces.spec)
         except AssertionError as error:
             raise ValueError(f'The data do not have the shapes their own spec gives: {error}') from error
-
-
-class _Interrupts:
-    """Turns the first SIGTERM or SIGINT into a request; a second one does what it always did."""
-
-    def __init__(self) -> None:
-        self.number = 0
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> _Interrupts:
-        if threading.current_thread() is threading.main_thread():
-            self._before = {s: signal.signal(s, self._request) for s in (signal.SIGTERM, signal.SIGINT)}
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _request(self, number: int, _: Any) -> None:
-        self.number = number
-        signal.signal(number, self._before[number])
-
-
-def traced(trace: Callable[[], Any]) -> Any:
-    """What a trace returns. Raises ValueError where the parts of a model do not go together, whatever they raise."""
-    try:
-        return trace()
-    except Exception as error:
-        raised = traceback.extract_tb(error.__traceback__)[-1].filename
-        if (
-            isinstance(error, (ValueError, MemoryError))
-            and pathlib.Path(__file__).parents[1] in pathlib.Path(raised).parents
-        ):
-            raise
-        said = ' '.join(str(error).split())[:300]
-        raise ValueError(
-            f'The model of this config cannot be traced ({type(error).__name__}: {said}): its sizes do not fit together, '
-            'or a part of it is at fault; --debug shows where.'
-        ) from error
-
-
-def check_room(like: Any) -> None:
-    """Raises ValueError when the state alone, of these shapes, is more than the memory of a device."""
-    stats = jax.local_devices()[0].memory_stats() or {}
-    room = stats.get('bytes_limit') or os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
-    needed = types.nbytes(like)
-    if needed > room:
-        raise ValueError(
-            f'Parameters and optimizer take {needed / 1e9:,.0f} GB, and there are {room / 1e9:,.0f} GB on a device: '
-            'make config.model smaller.'
-        )
-
-
-def abstract_ticks(spec: types.Spec, batch: int, length: int) -> types.Ticks:
-    """The shapes of a batch (B, T, ...) of a world."""
-
-    def array(dtype, *shape):
-        return jax.ShapeDtypeStruct((batch, *shape), dtype)
-
-    flag = array(np.bool_, length)
-    return types.Ticks(
-        observation={k: array(m.dtype, length, *m.shape) for k, m in spec.observation},
-        action=array(spec.action.dtype, length, *spec.action.shape),
-        outcomes={k: array(np.float32, length) for k in spec.outcomes},
-        is_first=flag,
-        is_last=flag,
-        is_terminal=flag,
-        continues_B=array(np.bool_),
-        example_B=array(np.int32),
-    )
