@@ -58,6 +58,8 @@ class Shapes:
                 for collection in out:
                     if part in other[collection]:
                         out[collection][part] = other[collection][part]
+        if reads == 'prediction' and 'transition' not in context_to:  # a filter that reads what a transition says
+            out['params']['filter'] = self.variables(reads, ('outcome',))['params']['filter']
         return out
 
     def observed(self, reads: str, to_transition: bool):

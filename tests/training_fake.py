@@ -11,8 +11,10 @@ import numpy as np
 import training_runs
 
 from worldmodels import rng
-from worldmodels.training import loop
+from worldmodels.data.pipeline import is_long
+from worldmodels.training import loop, signatures
 from worldmodels.training.config import default_config
+from worldmodels.training.step import SIGNATURES
 from worldmodels.types import ActionSpace, Belief, Latent, Modality, Spec, Ticks
 
 SPEC = Spec(observation=(('x', Modality('vector', (3,))),), action=ActionSpace('discrete', 2))
@@ -74,14 +76,16 @@ def losses(model, variables, ticks, belief, keys_B, parts):
         'reward': (reward_BT, ~ticks.is_first),
     }
     after = Belief(Latent(None, features_BTD[:, -1:]), h_BD, start.context_BMD)
-    return out, after, {'size': (jnp.abs(h_BTD).sum(), jnp.asarray(h_BTD.size, jnp.float32))}
+    size = (jnp.abs(h_BTD).sum(), jnp.asarray(h_BTD.size, jnp.float32))
+    return out, after, {'size': size, SIGNATURES: signatures.sums(h_BTD[:, :, None], after, {})}
 
 
 class Batches:
     """Endless random batches whose position is one number."""
 
-    def __init__(self, batch_size, length, consecutive, seed=0, bad=(), process=0, processes=1):
+    def __init__(self, batch_size, length, consecutive, seed=0, bad=(), process=0, processes=1, long=(0, 0)):
         self.size, self.length, self.consecutive, self.seed, self.bad = batch_size, length, consecutive, seed, bad
+        self.long_length, self.long_every = long
         share = batch_size // processes
         self.rows = slice(process * share, (process + 1) * share)
         self.position = 0
@@ -91,7 +95,7 @@ class Batches:
 
     def __next__(self):
         r = np.random.default_rng([self.seed, self.position])
-        B, T = self.size, self.length
+        B, T = self.size, self.long_length if is_long(self.position, self.long_every) else self.length
         x_BTP = r.normal(size=(B, T, 3)).astype(np.float32)
         if self.position in self.bad:
             x_BTP[B - 1, T - 1] = np.nan
@@ -134,7 +138,8 @@ def assemble(c):
     def batches(split, consecutive, process, processes):
         bad = tuple(c.model.get('bad', ())) if split == 'train' else ()
         seed = len(split)
-        return Batches(c.data.batch_size, c.data.segment_length, consecutive, seed, bad, process, processes)
+        long = (c.data.long_length, c.data.long_every) if split == 'train' else (0, 0)
+        return Batches(c.data.batch_size, c.data.segment_length, consecutive, seed, bad, process, processes, long)
 
     return loop.Pieces(SPEC, MODEL, init, losses, batches, 'made up')
 

@@ -18,6 +18,8 @@ from worldmodels.data.episodes import as_ticks, features, flat, open_dataset, re
 from worldmodels.types import Spec, Ticks
 
 CACHE_BYTES = 1 << 30
+OTHER = 1 << 32
+"""Added to a seed, which is below it, for draws of their own."""
 
 
 class Episodes:
@@ -99,6 +101,8 @@ def segments(
     process_count: int = 1,
     shuffle: bool = True,
     cache_bytes: int = CACHE_BYTES,
+    long_length: int = 0,
+    long_every: int = 0,
 ):
     """An endless grain iterator of `Ticks` (numpy, (batch_size / process_count, length, ...)), its state exact.
 
@@ -108,6 +112,9 @@ def segments(
     continue each other (continues_B true after the first), across epochs too. `shuffle=False` keeps the order on disk.
     example_B is the row's number in the whole batch. Episodes once read stay in memory up to `cache_bytes`.
 
+    With `long_every` every so many batches have segments of `long_length` (as Dreamer 4 is trained, Hafner et al., 2025,
+    arXiv 2509.24527); consecutive ones continue each other whichever their lengths.
+
     Raises ValueError for a dataset that is not what `spec` says, a batch the processes cannot share, too few frames.
     """
     import grain
@@ -116,16 +123,14 @@ def segments(
         raise ValueError(
             f'batch_size={batch_size} cannot be shared by {process_count} processes: give a multiple of it.'
         )
-    source = Segments(
-        Episodes(path, split, spec, cache_bytes),
-        batch_size,
-        length,
-        seed,
-        consecutive,
-        process_index,
-        process_count,
-        shuffle,
+    episodes = Episodes(path, split, spec, cache_bytes)
+    cut = lambda length, seed: Segments(
+        episodes, batch_size, length, seed, consecutive, process_index, process_count, shuffle
     )
+    source = cut(length, seed)
+    if long_every:
+        # Consecutive streams are one, of either length; segments drawn at random are drawn apart.
+        source = Alternating(source, cut(long_length, seed if consecutive else seed + OTHER), long_every)
     # One thread reads ahead: with two cores more of them only take turns.
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
     return iter(grain.MapDataset.source(source).to_iter_dataset(options))
@@ -153,15 +158,19 @@ class Segments:
         return 1 << 40
 
     def __getitem__(self, step: int) -> Ticks:
-        rows = [self._row(step, int(row)) for row in self.rows]
-        continues_B = np.full(len(rows), self.consecutive and step > 0)
-        return as_ticks(rows, continues_B, self.rows.astype(np.int32))
+        if self.consecutive:
+            return self.after(step * self.length)
+        return self._ticks([self._row(step, int(row)) for row in self.rows], False)
+
+    def after(self, frames: int) -> Ticks:
+        """The segments of consecutive streams that stand behind so many frames. Streams start evenly over the epoch."""
+        starts = [int(row) * self.frames // self.batch_size + frames for row in self.rows]
+        return self._ticks([self._read(*divmod(start, self.frames)) for start in starts], frames > 0)
+
+    def _ticks(self, rows: list[dict[str, Any]], continues: bool) -> Ticks:
+        return as_ticks(rows, np.full(len(rows), continues), self.rows.astype(np.int32))
 
     def _row(self, step: int, row: int) -> dict[str, Any]:
-        if self.consecutive:
-            # Streams start apart from each other, evenly over the epoch.
-            frame = row * self.frames // self.batch_size + step * self.length
-            return self._read(*divmod(frame, self.frames))
         epoch, number = divmod(step * self.batch_size + row, self.per_epoch)
         _, _, order, phase = self._epoch(epoch)
         return self._read(epoch, phase + int(order[number]) * self.length)
@@ -196,6 +205,29 @@ class Segments:
             missing -= stop - start
             frame += stop - start
         return _join(parts)
+
+
+class Alternating:
+    """Batches of short segments, and at every `every`-th step one of long segments."""
+
+    def __init__(self, short: Segments, long: Segments, every: int):
+        self.short, self.long, self.every = short, long, every
+
+    def __len__(self) -> int:
+        return len(self.short)
+
+    def __getitem__(self, step: int) -> Ticks:
+        longs = step // self.every  # of the steps before
+        shorts = step - longs
+        source, number = (self.long, longs) if is_long(step, self.every) else (self.short, shorts)
+        if source.consecutive:
+            return source.after(shorts * self.short.length + longs * self.long.length)
+        return source[number]
+
+
+def is_long(step: int, every: int) -> bool:
+    """Whether the batch of a step, counted from 0, is a long one where every `every`-th is; 0: none."""
+    return every > 0 and step % every == every - 1
 
 
 def _lengths(path: str, split: str, metadata: dict) -> np.ndarray:

@@ -50,6 +50,10 @@ class Memory(nn.Module):
         """
         return {}
 
+    def use(self, h: PyTree) -> dict[str, tuple[jax.Array, jax.Array]]:
+        """What this memory can tell of its own use, as (sum, count) over the batch, such as its share of filled places."""
+        return {}
+
     def nbytes(self, batch: int = 1) -> int:
         """Bytes carried from tick to tick by a batch."""
         return nbytes(jax.eval_shape(lambda: self.initial(batch)[0]))

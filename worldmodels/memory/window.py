@@ -149,6 +149,10 @@ class Window(Memory):
     def reset(self, h: Ring, reset_B: jax.Array) -> Ring:
         return h.replace(length_B=jnp.where(reset_B, 0, h.length_B))
 
+    def use(self, h: Ring) -> dict[str, tuple[jax.Array, jax.Array]]:
+        """Share of the ring that holds frames since the last reset."""
+        return {'filled': (h.length_B.sum() / self.length, jnp.asarray(h.length_B.shape[0], jnp.float32))}
+
     def _input(self, z: Latent, action: jax.Array) -> jax.Array:
         return self.embed(z) + self.place.astype(self.dtype) + self.action(action)[..., None, :]
 

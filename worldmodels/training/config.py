@@ -30,7 +30,15 @@ def default_config() -> ml_collections.ConfigDict:
         {
             'seed': 0,
             'world': {'name': ''},
-            'data': {'path': '', 'batch_size': 16, 'segment_length': 32, 'consecutive': False},
+            'data': {
+                'path': '',
+                'batch_size': 16,
+                'segment_length': 32,
+                'consecutive': False,
+                # Every `long_every`-th batch has segments of `long_length`; 0 and 0: all have `segment_length`.
+                'long_length': 0,
+                'long_every': 0,
+            },
             'model': {},
             'train': {
                 'steps': 1000,
@@ -57,6 +65,16 @@ def default_config() -> ml_collections.ConfigDict:
                 'b1': 0.9,
                 'b2': 0.999,
                 'eps': 1e-8,
+            },
+            'watch': {  # signatures of failure: `worldmodels.training.signatures`
+                'context_rank': 1.05,  # told where below
+                'context_usage': 0.01,
+                'state_norm': 100.0,  # told where above
+                'state_bytes': 1e9,
+                'nll_spike': 20.0,
+                'window': 64,  # steps of the running median
+                'after': 100,  # steps of which nothing is told
+                'patience': 10,  # steps in range until it is over
             },
             'evaluate': {'starts': 200, 'context': 8, 'horizon': 15},
         }
@@ -100,11 +118,25 @@ def validate(config: ml_collections.ConfigDict) -> None:
         ('train.checkpoint_every', train.checkpoint_every, 1),
         ('train.keep', train.keep, 1),
         ('train.max_bad_steps', train.max_bad_steps, 1),
+        ('data.long_length', data.long_length, 0),
+        ('data.long_every', data.long_every, 0),
+        ('watch.window', config.watch.window, 4),
+        ('watch.after', config.watch.after, 0),
+        ('watch.patience', config.watch.patience, 1),
         ('optimizer.warmup', config.optimizer.warmup, 0),
     ):
         if not least <= value < MOST:
             expected = f'{least} or more' if value < least else f'less than {MOST}'
             raise ValueError(f'config.{field} is {value}, expected {expected}.')
+    one_length = (data.long_length, data.long_every) == (0, 0)
+    if not one_length and (data.long_length <= data.segment_length or data.long_every < 2):
+        raise ValueError(
+            f'config.data.long_length is {data.long_length} and long_every {data.long_every}, expected more than '
+            f'segment_length ({data.segment_length}) and at least 2, or 0 and 0 for segments of one length.'
+        )
+    for field in ('context_rank', 'context_usage', 'state_norm', 'state_bytes', 'nll_spike'):
+        if config.watch[field] < 0:
+            raise ValueError(f'config.watch.{field} is {config.watch[field]}, expected a limit of at least 0.')
     if not 0 <= train.ema < 1:
         raise ValueError(f'config.train.ema is {train.ema}, expected a decay of at least 0 and below 1.')
     if train.dtype not in ('auto', 'float32', 'bfloat16'):
@@ -140,10 +172,11 @@ def fingerprint(config: ml_collections.ConfigDict, spec_json: dict, dataset: str
     `dataset` identifies what lies at the path. The length of a run counts only where the learning rate depends on it.
     """
     train = {k: config.train[k] for k in ('parts', 'weights', 'dtype', 'ema')}
+    data = {k: v for k, v in config.data.items() if k != 'path' and (v or not k.startswith('long_'))}
     chosen = {
         'seed': config.seed,
         'spec': spec_json,
-        'data': {'dataset': dataset, **{k: v for k, v in config.data.items() if k != 'path'}},
+        'data': {'dataset': dataset, **data},
         'model': config.model,
         'train': {**train, 'init_from': {'parts': config.train.init_from.parts}},
         'optimizer': config.optimizer,

@@ -25,7 +25,7 @@ import ml_collections
 import numpy as np
 
 from worldmodels import action, lock, types
-from worldmodels.training import checkpoint, flops, parallel, processes, step
+from worldmodels.training import checkpoint, flops, parallel, processes, signatures, step
 from worldmodels.training import config as config_lib
 from worldmodels.training.interrupts import Interrupts
 from worldmodels.training.metrics import Quiet, Reporter, divide
@@ -83,17 +83,20 @@ class _Run:
         self.step_config = config_lib.step_config(config)
         self.optimizer = make_optimizer(config.optimizer, config.train.steps)
         self.bound = {'model': pieces.model, 'config': self.step_config, 'losses': pieces.losses}
-        self.ticks = abstract_ticks(pieces.spec, config.data.batch_size, config.data.segment_length)
+        lengths = sorted({config.data.segment_length, config.data.long_length or config.data.segment_length})
+        self.ticks = {T: abstract_ticks(pieces.spec, config.data.batch_size, T) for T in lengths}
         begin = config.train.init_from.path
         if begin and not (self.workdir / checkpoint.FOLDER).exists():
             checkpoint.read_config(begin)
         for split in ('train', 'validation') if config.train.evaluate_every else ('train',):
             self._batches(split, False)  # what cannot be read is said now
         self.like = traced(lambda: jax.eval_shape(lambda: self._create(pieces.init())))
-        traced(lambda: step.check_losses(self.like, self.ticks, **self.bound))
+        for ticks in self.ticks.values():
+            traced(lambda ticks=ticks: step.check_losses(self.like, ticks, **self.bound))
         check_room(self.like)
         self.fingerprint = config_lib.fingerprint(config, pieces.spec.to_json(), pieces.dataset)
         self.first = devices.process == 0
+        self.watch = signatures.Watch(config.watch)
         self.asked = 0  # the signal by which several processes are asked to stop, once all have heard of it
 
     def open(self) -> None:
@@ -117,7 +120,7 @@ class _Run:
             reporter.say(f'{self.workdir} is trained: {self.start} steps done, {train.steps} asked for.')
             self.checkpoints.close()
             return self.start
-        train_step, validation_step = self._compile(state, reporter)
+        train_steps, validation_step = self._compile(state, reporter)
 
         now, pending = self.start, None  # pending: the latest step whose metrics have not been looked at
         while True:
@@ -137,17 +140,20 @@ class _Run:
                 break
             with reporter.waiting():
                 batch = next(batches)
-            if now == self.start:
+            if now - self.start < max(1, self.config.data.long_every):  # once for each length
                 self._check_batch(batch)
-            state, metrics = train_step(state, self.devices.shard(batch), *self.devices.vote(interrupts.number))
+            state, metrics = train_steps[batch.is_first.shape[1]](
+                state, self.devices.shard(batch), *self.devices.vote(interrupts.number)
+            )
             now += 1
             # The step is only queued. Looking at the one before keeps the device busy while the host reads and prints.
             self._settle(pending, reporter)
             pending = (now, metrics)
         self.checkpoints.wait()
         self.checkpoints.close()
-        if train_step.traces != 1:
-            raise RuntimeError(f'the training step was traced {train_step.traces} times')
+        if any(one.traces != 1 for one in train_steps.values()):
+            traces = ', '.join(f'{one.traces} times for {T} ticks' for T, one in train_steps.items())
+            raise RuntimeError(f'the training step was traced {traces}')
         if now < train.steps:
             command = shlex.join([pathlib.Path(sys.executable).name, *sys.orig_argv[1:]])
             reporter.say(
@@ -165,6 +171,10 @@ class _Run:
         train = self.config.train
         in_a_row, self.asked = map(int, jax.device_get((metrics['skipped_in_a_row'][0], metrics.pop(parallel.VOTE, 0))))
         reporter.tick(now)
+        looked = {k: v for k, v in metrics.items() if k in signatures.NLL or k.startswith(signatures.PREFIX)}
+        for crossing in self.watch.look(now, divide(jax.device_get(looked))):
+            reporter.say(f'step {now}: {crossing}')
+            reporter.write(now, crossing.metrics)
         due = now % train.log_every == 0 or now in (1, train.steps)
         if not due and not in_a_row:
             return
@@ -195,6 +205,7 @@ class _Run:
             'fingerprint': self.fingerprint,
             'versions': checkpoint.versions(),
             'devices': str(self.devices),
+            'watch': self.watch.state(),
         }
         self.checkpoints.save(state, batches.get_state(), metadata)
 
@@ -209,7 +220,8 @@ class _Run:
     def _first_state(self, reporter: Reporter, batches: Iterator) -> TrainState:
         """The placed state to start with: of the last checkpoint, with its data position, or a new one."""
         if self.start:
-            state, position, _ = self.checkpoints.restore(self.start, self.like, self.devices)
+            state, position, metadata = self.checkpoints.restore(self.start, self.like, self.devices)
+            self.watch = signatures.Watch(self.config.watch, metadata.get('watch'))
             batches.set_state(position)
             reporter.say(f'going on from step {self.start}')
             return state
@@ -231,27 +243,34 @@ class _Run:
     def _batches(self, split: str, consecutive: bool) -> Iterator[types.Ticks]:
         return self.pieces.batches(split, consecutive, self.devices.process, self.devices.processes)
 
-    def _compile(self, state: TrainState, reporter: Reporter) -> tuple[parallel.Compiled, parallel.Compiled | None]:
-        """Compile all that will run, and say what a step costs."""
-        ticks = self.devices.abstract(self.ticks)
-        train_step = parallel.train(
-            functools.partial(step.train_step, optimizer=self.optimizer, axis_name=parallel.AXIS, **self.bound),
-            self.devices,
-        )
-        reporter.say('compiling the training step')
-        began = time.monotonic()
-        train_step.compile(state, ticks, *self.devices.vote(0))
-        work = flops.count(train_step.jaxpr) * self.devices.count
-        memory = train_step.memory_bytes
-        room = f', {memory / 1e9:.2f} GB of memory expected on each device' if memory else ''
-        reporter.say(f'compiled in {time.monotonic() - began:.0f} s: {work / 1e9:.3g} GFLOP a step{room}')
+    def _compile(
+        self, state: TrainState, reporter: Reporter
+    ) -> tuple[dict[int, parallel.Compiled], parallel.Compiled | None]:
+        """Compile all that will run, the training step for each length of segments, and say what a step costs."""
+        train_steps = {T: self._compile_step(T, state, reporter) for T in self.ticks}
         if not self.config.train.evaluate_every:
-            return train_step, None
+            return train_steps, None
         validation_step = parallel.validate(
             functools.partial(step.validation_step, axis_name=parallel.AXIS, **self.bound), self.devices
         )
         reporter.say('compiling the validation step')
-        return train_step, validation_step.compile(evaluated(state), ticks)
+        ticks = self.devices.abstract(self.ticks[self.config.data.segment_length])
+        return train_steps, validation_step.compile(evaluated(state), ticks)
+
+    def _compile_step(self, length: int, state: TrainState, reporter: Reporter) -> parallel.Compiled:
+        train_step = parallel.train(
+            functools.partial(step.train_step, optimizer=self.optimizer, axis_name=parallel.AXIS, **self.bound),
+            self.devices,
+        )
+        of = f' of {length} ticks' if len(self.ticks) > 1 else ''
+        reporter.say(f'compiling the training step{of}')
+        began = time.monotonic()
+        train_step.compile(state, self.devices.abstract(self.ticks[length]), *self.devices.vote(0))
+        work = flops.count(train_step.jaxpr) * self.devices.count
+        memory = train_step.memory_bytes
+        room = f', {memory / 1e9:.2f} GB of memory expected on each device' if memory else ''
+        reporter.say(f'compiled in {time.monotonic() - began:.0f} s: {work / 1e9:.3g} GFLOP a step{of}{room}')
+        return train_step
 
     def _describe(self, reporter: Reporter) -> None:
         data = self.config.data
@@ -262,7 +281,8 @@ class _Run:
             if n
         )
         reporter.say(f'{sum(parameters.values()):,} parameters: {listing}')
-        reporter.say(f'batches of {data.batch_size} × {data.segment_length} ticks on {self.devices}')
+        longer = f', every {data.long_every}th of {data.long_length}' if data.long_every else ''
+        reporter.say(f'batches of {data.batch_size} × {data.segment_length} ticks{longer} on {self.devices}')
         if not self.pieces.spec.action.known and not self.pieces.model.action.latent:
             reporter.say(action.SILENCE)
 

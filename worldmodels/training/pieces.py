@@ -48,7 +48,9 @@ def assemble(config: ml_collections.ConfigDict) -> Pieces:
     metadata = episodes.read_metadata(path)
     spec = types.Spec.from_json(metadata['spec'])
     model = build.build_model(
-        config.model.to_dict(), spec, None if config.train.dtype == 'auto' else config.train.dtype
+        config.model.to_dict(),
+        spec,
+        None if config.train.dtype == 'auto' else config.train.dtype,
     )
 
     def batches(split: str, consecutive: bool, process: int, processes: int) -> Iterator[types.Ticks]:
@@ -62,6 +64,11 @@ def assemble(config: ml_collections.ConfigDict) -> Pieces:
             consecutive=consecutive,
             process_index=process,
             process_count=processes,
+            **(
+                {'long_length': config.data.long_length, 'long_every': config.data.long_every}
+                if split == 'train'
+                else {}
+            ),
         )
 
     digest = f'{zlib.crc32(json.dumps(metadata, sort_keys=True).encode()):08x}'

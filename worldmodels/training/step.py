@@ -14,9 +14,13 @@ import jax.numpy as jnp
 import optax
 
 from worldmodels import rng
+from worldmodels.training import signatures
 from worldmodels.training.config import StepConfig
 from worldmodels.training.state import TrainState, trained
 from worldmodels.types import PyTree, Ticks
+
+SIGNATURES = 'signatures'
+"""The metric under which a loss function gives the sums of `worldmodels.training.signatures`."""
 
 LossFunction = Callable[..., tuple[dict, Any, dict]]
 """(model, variables, ticks, belief, keys_B, parts) -> {name: (loss_BT, mask_BT)}, belief, {name: (sum, count)}."""
@@ -85,7 +89,7 @@ def train_step(
     )
     one = jnp.ones(())
     metrics = {
-        **metrics,
+        **_finished(metrics),
         'loss': (total, one),
         'grad_norm': (grad_norm, one),
         'skipped': (state.skipped, one),
@@ -107,7 +111,7 @@ def validation_step(
     keys_B = rng.per_example(rng.stream(config.seed, 'validation'), 0, ticks.example_B)
     terms, _, metrics = losses(model, variables, ticks, None, keys_B, config.parts)
     _, pairs = _weighted(terms, config.weights, axis_name)
-    return _reduce({**metrics, **pairs}, axis_name)
+    return _finished(_reduce({**metrics, **pairs}, axis_name))
 
 
 def check_losses(state: TrainState, ticks: Ticks, *, model: Any, config: StepConfig, losses: LossFunction) -> None:
@@ -148,6 +152,12 @@ def _weighted(terms: dict, weights: tuple, axis_name: str | None) -> tuple[jax.A
         total += weight * here / jnp.where(everywhere > 0, everywhere, 1.0)
         pairs[f'loss/{name}'] = (here, count)
     return total, pairs
+
+
+def _finished(metrics: dict) -> dict:
+    """Metrics summed over all devices, with signatures in place of their sums."""
+    found = signatures.finish(metrics[SIGNATURES]) if SIGNATURES in metrics else {}
+    return {**{k: v for k, v in metrics.items() if k != SIGNATURES}, **found}
 
 
 def _reduce(tree: PyTree, axis_name: str | None) -> PyTree:
