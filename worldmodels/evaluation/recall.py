@@ -23,7 +23,8 @@ import numpy as np
 from worldmodels import rng
 from worldmodels.data import making
 from worldmodels.evaluation import curves, intervals, questions
-from worldmodels.evaluation.examine import Trained, hardware
+from worldmodels.evaluation.examine import Trained
+from worldmodels.evaluation.machine import machine
 from worldmodels.evaluation.speeds import seconds
 from worldmodels.rollout import Trace
 from worldmodels.types import PyTree
@@ -77,7 +78,7 @@ def about(trained: Trained) -> dict[str, Any]:
     return {
         'model': trained.name,
         'step': trained.step,
-        'hardware': hardware(),
+        'hardware': machine()['hardware'],
         'versions': {'jax': jax.__version__},
     }
 

@@ -46,8 +46,8 @@ def sums(context_BTMD: jax.Array, belief: Belief, use: dict[str, tuple[jax.Array
         rows = jnp.asarray(floats[0].shape[0], jnp.float32)
         out['h'] = (sum(jnp.sum(jnp.square(x)) for x in floats), rows * sum(x[0].size for x in floats))
         out['bytes'] = (rows * (nbytes(h) / floats[0].shape[0]), rows)
-    x_XD = context_BTMD.reshape(-1, math.prod(context_BTMD.shape[2:])).astype(jnp.float32)
-    if x_XD.shape[1]:
+    if context_BTMD.size:
+        x_XD = context_BTMD.reshape(-1, math.prod(context_BTMD.shape[2:])).astype(jnp.float32)
         y_XS = _sketch(x_XD)
         out['context'] = {
             'count': jnp.asarray(x_XD.shape[0], jnp.float32),
