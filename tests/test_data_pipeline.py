@@ -158,3 +158,27 @@ def test_lengths_are_counted_where_nobody_wrote_them_down(tmp_path):
     episodes.write(str(path), SPEC, {'train': iter([episode(9), episode(4)])}, {})
     (path / 'metadata.json').write_text(json.dumps({'spec': SPEC.to_json()}))
     assert pipeline.Episodes(str(path), 'train').lengths.tolist() == [9, 4]
+
+
+def test_long_segments_go_on_where_short_ones_end(path):
+    alternating = {'long_length': 8, 'long_every': 3, 'consecutive': True, 'length': 2}
+    batches = take(path, 12, **alternating)
+    assert [b.is_first.shape[1] for b in batches] == 4 * [2, 2, 8]
+    whole = take(path, 24, consecutive=True, length=2)  # as many frames
+    joined = lambda batches: np.concatenate([frames(b) for b in batches], 1)
+    np.testing.assert_array_equal(joined(batches), joined(whole))
+    assert [b.continues_B.all() for b in batches] == [False] + 11 * [True]
+
+
+@pytest.mark.parametrize('consecutive', [True, False])
+def test_the_state_of_both_lengths_restores_exactly(path, consecutive):
+    make = lambda: pipeline.segments(
+        path, 'train', SPEC, 4, 2, seed=0, consecutive=consecutive, long_length=8, long_every=3
+    )
+    iterator = make()
+    for _ in range(4):
+        next(iterator)
+    state, again = iterator.get_state(), make()
+    again.set_state(state)
+    for _ in range(6):
+        jax.tree.map(np.testing.assert_array_equal, next(iterator), next(again))
