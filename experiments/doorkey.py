@@ -48,7 +48,7 @@ HEART = {
 def get_config(arg: str = '') -> ml_collections.ConfigDict:
     """Variants: tokenizer, masked (on the tokenizer's tokens), recurrent (DreamerV3's world model, trained jointly).
 
-    Options: memory and transition (of the masked variant: window, recurrent or none; masked; or one of your own,
+    Options: memory and transition (of the masked variant: those of `verticals.masked`, or one of your own,
     package.module:Name), size (of the recurrent one), observation (rgb or symbolic, as the data are), tiny (a few steps of
     the same road).
     """

@@ -34,7 +34,9 @@ TRANSITIONS = {
 }
 MEMORIES = {
     'none': {},
+    'compressive': {'length': 3, 'rate': 2, 'levels': 2, 'width': 16, 'depth': 1, 'heads': 2, 'hidden': 16},
     'recurrent': {'deter': 16, 'hidden': 8},
+    'state_space': {'width': 16, 'depth': 1, 'heads': 2, 'hidden': 16, 'embedding': 4, 'slots': 2},
     'window': {'length': 3, 'width': 16, 'depth': 1, 'heads': 2, 'hidden': 16},
     'stack': {
         'width': 16,

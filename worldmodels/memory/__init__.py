@@ -8,11 +8,20 @@ $$h_t, c_t = f(h_{t-1}, z_t, a_{t-1})$$
 M, D) is seen.
 """
 
+from worldmodels.memory.compressive import Compressive
 from worldmodels.memory.none import Nothing
 from worldmodels.memory.recurrent import Recurrent
 from worldmodels.memory.stack import Stack
+from worldmodels.memory.state_space import StateSpace
 from worldmodels.memory.window import Window
 
 CONTRACT = ('initial', 'step', 'sequence', 'slots', 'width')
 """What a memory of one's own gives; the rest it inherits from `base.Memory`."""
-KINDS = {'none': Nothing, 'recurrent': Recurrent, 'stack': Stack, 'window': Window}
+KINDS = {
+    'none': Nothing,
+    'recurrent': Recurrent,
+    'state_space': StateSpace,
+    'compressive': Compressive,
+    'stack': Stack,
+    'window': Window,
+}

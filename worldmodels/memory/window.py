@@ -92,19 +92,23 @@ class SpaceTime(nn.Module):
     def setup(self) -> None:
         self.space = Block(self.heads, self.hidden, self.dtype, self.grid)
         self.time_norm = rms_norm(self.dtype)
-        self.time = TimeAttention(self.heads, self.length, self.dtype)
+        self.time = self.over_time()
         self.out = dense(self.width, self.dtype)
 
-    def __call__(self, x_BTND, past, reset_BT):
-        y_BNTD, k, v = self.time(self.time_norm(x_BTND).swapaxes(1, 2), past, reset_BT)
-        x_BTND = x_BTND + self.out(y_BNTD).swapaxes(1, 2)
-        B, T = reset_BT.shape
-        x = self.space(x_BTND.reshape(B * T, *x_BTND.shape[2:]))
-        return x.reshape(x_BTND.shape), k, v
+    def over_time(self) -> nn.Module:
+        """Its attention over time: memories that keep the past in another form have another."""
+        return TimeAttention(self.heads, self.length, self.dtype)
 
-    def step(self, x_BND, keys, values, cursor_B, length_B):
-        y, keys, values = self.time.step(self.time_norm(x_BND), keys, values, cursor_B, length_B)
-        return self.space(x_BND + self.out(y)), keys, values
+    def __call__(self, x_BTND, *past):
+        """(x, what the attention over time returns beside it)."""
+        y_BNTD, *after = self.time(self.time_norm(x_BTND).swapaxes(1, 2), *past)
+        x_BTND = x_BTND + self.out(y_BNTD).swapaxes(1, 2)
+        x = self.space(x_BTND.reshape(-1, *x_BTND.shape[2:]))
+        return x.reshape(x_BTND.shape), *after
+
+    def step(self, x_BND, *past):
+        y_BND, *after = self.time.step(self.time_norm(x_BND), *past)
+        return self.space(x_BND + self.out(y_BND)), *after
 
 
 class Window(Memory):
@@ -131,14 +135,15 @@ class Window(Memory):
         return self.layout.tokens
 
     def setup(self) -> None:
-        grid = grid_of(self.layout) if self.neighbours else None
         self.embed = EmbedLatent(self.width, self.dtype, self.classes if self.table else None)
         self.action = dense(self.width, self.dtype)
         self.place = self.param('place', nn.initializers.normal(0.1), (self.slots, self.width))
-        self.layers = [
-            SpaceTime(self.width, self.heads, self.hidden, self.length, grid, self.dtype) for _ in range(self.depth)
-        ]
+        self.layers = [self.layer() for _ in range(self.depth)]
         self.norm = rms_norm(self.dtype)
+
+    def layer(self) -> SpaceTime:
+        grid = grid_of(self.layout) if self.neighbours else None
+        return SpaceTime(self.width, self.heads, self.hidden, self.length, grid, self.dtype)
 
     def initial(self, batch: int) -> tuple[Ring, jax.Array]:
         shape = (batch, self.slots, self.heads, self.length, self.width // self.heads)
