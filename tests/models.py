@@ -111,3 +111,12 @@ def experience(batch: int, length: int, seed: int = 0, spec: Spec = SPEC, firsts
     outcomes = {k: jax.random.normal(keys[3], (batch, length)) for k in spec.outcomes}
     outcomes['discount'] = 1.0 - terminal.astype(jnp.float32)
     return Ticks(observation, action, outcomes, is_first, terminal, terminal, jnp.zeros(batch, bool), jnp.arange(batch))
+
+
+def shaken(memory, z, action_BTA):
+    """Variables of a memory, none of them as it begins: noise is added to all."""
+    first = jax.tree.map(lambda x: x[:, 0], (z, action_BTA))
+    begin = lambda m, z, a: m.step(m.initial(a.shape[0])[0], z, a)
+    variables = jax.jit(lambda *args: memory.init(jax.random.key(1), *args, method=begin))(*first)
+    leaves, tree = jax.tree.flatten(variables)
+    return tree.unflatten([x + 0.3 * jax.random.normal(jax.random.key(i), x.shape) for i, x in enumerate(leaves)])

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from models import shaken
 
 from worldmodels.memory import compressive
 from worldmodels.memory.compressive import Compressive, Entries
@@ -117,12 +118,9 @@ def experience(length, batch=B, seed=0):
 def setting():
     memory = make()
     z, action = experience(1)
-    first = jax.tree.map(lambda x: x[:, 0], (z, action))
-    begin = lambda m, z, a: m.step(m.initial(B)[0], z, a)
-    variables = jax.jit(lambda *args: memory.init(jax.random.key(1), *args, method=begin))(*first)
-    # Biases and weights of pooling that start at zero would hide a wrong place or share.
-    leaves, tree = jax.tree.flatten(variables)
-    variables = tree.unflatten([x + 0.3 * jax.random.normal(jax.random.key(i), x.shape) for i, x in enumerate(leaves)])
+    variables = shaken(
+        memory, z, action
+    )  # biases and weights of pooling that start at zero would hide a wrong place or share
     sequence = jax.jit(lambda h, z, a, r: memory.apply(variables, h, z, a, r, method='sequence'))
 
     @jax.jit

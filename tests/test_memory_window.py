@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from models import shaken
 
 from worldmodels.memory.window import Window
 from worldmodels.types import Latent, Layout
@@ -26,12 +27,7 @@ def experience(length, seed=0):
 def setting():
     memory = Window(5, LAYOUT, True, 'float32', length=W, width=16, depth=DEPTH, heads=2, hidden=16, neighbours=True)
     z, action = experience(1)
-    first = jax.tree.map(lambda x: x[:, 0], (z, action))
-    begin = lambda m, z, a: m.step(m.initial(B)[0], z, a)
-    variables = jax.jit(lambda *args: memory.init(jax.random.key(1), *args, method=begin))(*first)
-    # A bias that starts at zero would hide a wrong age.
-    leaves, tree = jax.tree.flatten(variables)
-    variables = tree.unflatten([x + 0.3 * jax.random.normal(jax.random.key(i), x.shape) for i, x in enumerate(leaves)])
+    variables = shaken(memory, z, action)  # a bias that starts at zero would hide a wrong age
     sequence = jax.jit(lambda h, z, a, r: memory.apply(variables, h, z, a, r, method='sequence'))
     step = jax.jit(lambda h, z, a: memory.apply(variables, h, z, a, method='step'))
     empty = memory.apply(variables, B, method='initial')[0]

@@ -128,7 +128,7 @@ def test_a_collapse_an_explosion_and_their_lines_survive_a_resume(tmp_path, caps
         def losses(model, variables, ticks, *rest):
             out, after, found = fake.losses(model, variables, ticks, *rest)
             grown = after.replace(h=after.h * 1e4)
-            return out, after, found | {fake.SIGNATURES: signatures.sums(jnp.ones((8, 4, 1, 3)), grown, {})}
+            return out, after, found | {signatures.SUMS: signatures.sums(jnp.ones((8, 4, 1, 3)), grown, {})}
 
         return loop.Pieces(**{**vars(pieces), 'losses': losses})
 

@@ -14,7 +14,6 @@ from worldmodels import rng
 from worldmodels.data.pipeline import is_long
 from worldmodels.training import loop, signatures
 from worldmodels.training.config import default_config
-from worldmodels.training.step import SIGNATURES
 from worldmodels.types import ActionSpace, Belief, Latent, Modality, Spec, Ticks
 
 SPEC = Spec(observation=(('x', Modality('vector', (3,))),), action=ActionSpace('discrete', 2))
@@ -77,7 +76,7 @@ def losses(model, variables, ticks, belief, keys_B, parts):
     }
     after = Belief(Latent(None, features_BTD[:, -1:]), h_BD, start.context_BMD)
     size = (jnp.abs(h_BTD).sum(), jnp.asarray(h_BTD.size, jnp.float32))
-    return out, after, {'size': size, SIGNATURES: signatures.sums(h_BTD[:, :, None], after, {})}
+    return out, after, {'size': size, signatures.SUMS: signatures.sums(h_BTD[:, :, None], after, {})}
 
 
 class Batches:

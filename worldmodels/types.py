@@ -58,6 +58,11 @@ class ActionSpace:
     low: float = -1.0
     high: float = 1.0
 
+    @classmethod
+    def from_json(cls, data: dict) -> ActionSpace:
+        """From its fields, names being a list. Raises KeyError or TypeError where these are none."""
+        return cls(**{**data, 'names': tuple(data['names'])})
+
     @property
     def known(self) -> bool:
         """Whether there is anything to choose: data of which nobody knows what was done have a single choice."""
@@ -113,7 +118,7 @@ class Spec:
             observation=tuple(
                 (k, Modality(m['kind'], tuple(m['shape']), tuple(m['classes']))) for k, m in data['observation'].items()
             ),
-            action=ActionSpace(**{**data['action'], 'names': tuple(data['action']['names'])}),
+            action=ActionSpace.from_json(data['action']),
             outcomes=tuple(data['outcomes']),
         )
         spec.check()

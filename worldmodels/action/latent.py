@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 
 from worldmodels import rng
-from worldmodels.heart.codec import codecs, layout_of
+from worldmodels.heart.codec import codecs, layout_of, slots_of
 from worldmodels.nn.dense import Dense
 from worldmodels.nn.transformer import Block, dense, grid_of, rms_norm
 from worldmodels.types import ActionSpace, Spec
@@ -128,12 +128,10 @@ class Latent(nn.Module):
         y_BND = self.change[0](read_BND)[:, None]
         y_BKND = jax.nn.silu(y_BND * self.scale[:, None].astype(y_BND.dtype) + self.shift[:, None].astype(y_BND.dtype))
         y_BKND = jax.nn.silu(self.change[1](y_BKND))
-        out, start = {}, 0
+        out, own = {}, slots_of(self.codecs)
         for name, codec in self.codecs.items():
-            stop = start + codec.grid[0] * codec.grid[1]
             old_BNP = codec.patches(before[name]) * (COPIED if codec.modality.kind == 'grid' else 1.0)
-            out[name] = old_BNP[:, None] + self.change_out[name](y_BKND[:, :, start:stop]).astype(jnp.float32)
-            start = stop
+            out[name] = old_BNP[:, None] + self.change_out[name](y_BKND[:, :, own[name]]).astype(jnp.float32)
         return out
 
     def misses(

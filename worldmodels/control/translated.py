@@ -53,7 +53,7 @@ class ActionMap:
             return None
         try:
             told = json.loads(path.read_text())
-            space = ActionSpace(**{**told['action'], 'names': tuple(told['action']['names'])})
+            space = ActionSpace.from_json(told['action'])
             counts = np.asarray(told['counts'])
             if counts.ndim != 2 or counts.shape[0] != space.size or counts.dtype.kind != 'i' or (counts < 0).any():
                 raise ValueError(f'counts of the shape {counts.shape}')

@@ -49,7 +49,7 @@ def delta_psnr(
         dreams.imagined(model, variables, context, tick, randomly=randomly, **dials) for randomly in (False, True)
     )
     gains: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    for ticks, count in dreams.batches(windows, batch):
+    for ticks, count in dreams.batches(windows, batch) if names else ():
         pair = [jax.tree.map(np.asarray, dream(ticks, 0).observation) for dream in (told, random)]
         for name in names:
             true = np.asarray(ticks.observation[name])[:, context + tick - 1]
@@ -66,8 +66,7 @@ def delta_psnr(
 
 def _psnr(dreamed: np.ndarray, true: np.ndarray) -> np.ndarray:
     """(B,) in dB."""
-    error = np.asarray(frames.squared_error(dreamed, true), np.float64) / 255.0**2
-    return -10 * np.log10(np.maximum(error, FLOOR))
+    return np.minimum(frames.psnr(frames.squared_error(dreamed, true)), -10 * np.log10(FLOOR))
 
 
 def told_and_found(model: WorldModel, variables: PyTree, windows: Ticks, batch: int = 64) -> tuple[np.ndarray, ...]:

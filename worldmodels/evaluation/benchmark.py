@@ -22,7 +22,7 @@ import numpy as np
 
 from worldmodels import rng, rollout, worlds
 from worldmodels.build import build_model, init_variables
-from worldmodels.evaluation import profile
+from worldmodels.evaluation import dreams, profile
 from worldmodels.evaluation.speeds import seconds
 from worldmodels.training import flops, parallel
 from worldmodels.training import state as states
@@ -258,7 +258,7 @@ def dreaming(
     """
     model, variables = subject.model, subject.variables
     ticks = jax.device_put(random_ticks(model.spec, batch, context + frames, subject.config.seed))
-    seen = jax.tree.map(lambda x: x[:, :context] if x.ndim > 1 else x, ticks)
+    seen = dreams.cut(ticks, 0, context)
     action = ticks.action[:, context:]
     keys_B = rng.per_example(rng.stream(subject.config.seed, 'benchmark'), 0, ticks.example_B)
     belief, _ = rollout.observe(model, variables, seen, rng.per_tick(keys_B, context))

@@ -17,6 +17,7 @@ import numpy as np
 from worldmodels import interaction, rng, rollout, worlds
 from worldmodels.control.random import Random
 from worldmodels.data.episodes import as_ticks, to_ticks
+from worldmodels.evaluation import dreams
 from worldmodels.types import PyTree, Ticks
 from worldmodels.world_model import WorldModel
 from worldmodels.worlds import recall
@@ -79,16 +80,8 @@ def follow(
     belief = None
     for start in range(0, ticks.is_first.shape[1], CHUNK):
         when = slice(start, start + CHUNK)
-        part = Ticks(
-            observation={k: x[:, when] for k, x in ticks.observation.items()},
-            action=ticks.action[:, when],
-            outcomes={k: x[:, when] for k, x in ticks.outcomes.items()},
-            is_first=ticks.is_first[:, when],
-            is_last=ticks.is_last[:, when],
-            is_terminal=ticks.is_terminal[:, when],
-            continues_B=np.full_like(ticks.continues_B, start > 0),
-            example_B=ticks.example_B,
-        )
+        continues_B = np.full_like(ticks.continues_B, start > 0)
+        part = dataclasses.replace(dreams.cut(ticks, when.start, when.stop), continues_B=continues_B)
         if belief is None:
             belief = model.apply(variables, ticks.is_first.shape[0], method='initial')
         keys_BT = rng.per_tick(keys_B, CHUNK, start)

@@ -102,5 +102,14 @@ def codecs(spec: Spec, patch: int) -> dict[str, Codec]:
     return {name: Codec(modality, patch) for name, modality in spec.observation}
 
 
+def slots_of(codecs: dict[str, Codec]) -> dict[str, slice]:
+    """Which of a frame's patches are those of each modality."""
+    out, start = {}, 0
+    for name, codec in codecs.items():
+        out[name] = slice(start, start + codec.grid[0] * codec.grid[1])
+        start = out[name].stop
+    return out
+
+
 def layout_of(parts: dict[str, Codec]) -> Layout:
     return Layout(tuple(codec.grid for codec in parts.values()))

@@ -16,7 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from worldmodels.heart.codec import codecs, layout_of
+from worldmodels.heart.codec import codecs, layout_of, slots_of
 from worldmodels.heart.tokens import draw_hidden
 from worldmodels.nn.dense import Dense
 from worldmodels.nn.transformer import Block, rms_norm
@@ -126,11 +126,8 @@ class Continuous(nn.Module):
         for block in self.decoder:
             x_BSD = block(x_BSD)
         x_BND = self.decoder_norm(x_BSD[:, self.latents :])
-        out, start = {}, 0
-        for name, codec in self.codecs.items():
-            stop = start + codec.grid[0] * codec.grid[1]
-            out[name], start = self.patch_out[name](x_BND[:, start:stop]).astype(jnp.float32), stop
-        return out
+        own = slots_of(self.codecs)
+        return {k: self.patch_out[k](x_BND[:, slots]).astype(jnp.float32) for k, slots in own.items()}
 
     def losses(self, prediction: dict[str, jax.Array], observation: dict[str, jax.Array]) -> dict[str, jax.Array]:
         """{'reconstruction': (B,), 'perceptual': (B,)}, summed over modalities; the second of images, if there are any."""

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from worldmodels.heart.codec import codecs, layout_of
+from worldmodels.heart.codec import codecs, layout_of, slots_of
 from worldmodels.types import Latent, Layout, PyTree, Spec
 
 
@@ -76,11 +76,10 @@ class Palette(nn.Module):
 
     def decode(self, z: Latent, context_BMD: jax.Array) -> dict[str, jax.Array]:
         """Tokens -> their patches (B, N, P) by modality, exactly as fitted."""
-        out, start = {}, 0
-        for i, (name, codec) in enumerate(self.codecs.items()):
-            stop = start + codec.grid[0] * codec.grid[1]
-            index_BN = jnp.clip(z.index_BN[:, start:stop] - i * self.codes, 0, self.codes - 1)
-            out[name], start = jnp.take(self.book[name].value, index_BN, axis=0), stop
+        out = {}
+        for i, (name, slots) in enumerate(slots_of(self.codecs).items()):
+            index_BN = jnp.clip(z.index_BN[:, slots] - i * self.codes, 0, self.codes - 1)
+            out[name] = jnp.take(self.book[name].value, index_BN, axis=0)
         return out
 
     def render(self, prediction: dict[str, jax.Array]) -> dict[str, jax.Array]:

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from worldmodels import rng
-from worldmodels.heart.codec import codecs, layout_of
+from worldmodels.heart.codec import codecs, layout_of, slots_of
 from worldmodels.nn.dense import Dense
 from worldmodels.nn.transformer import Block, grid_of, rms_norm
 from worldmodels.types import Latent, Layout, Spec
@@ -166,11 +166,8 @@ class Tokens(nn.Module):
         for block in self.decoder:
             x_BND = block(x_BND)
         x_BND = self.decoder_norm(x_BND)
-        out, start = {}, 0
-        for name, codec in self.codecs.items():
-            stop = start + codec.grid[0] * codec.grid[1]
-            out[name], start = self.patch_out[name](x_BND[:, start:stop]).astype(jnp.float32), stop
-        return out
+        own = slots_of(self.codecs)
+        return {k: self.patch_out[k](x_BND[:, slots]).astype(jnp.float32) for k, slots in own.items()}
 
     def losses(self, prediction: dict[str, jax.Array], observation: dict[str, jax.Array]) -> dict[str, jax.Array]:
         """{'reconstruction': (B,)}, summed over modalities."""

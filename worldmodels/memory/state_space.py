@@ -25,6 +25,7 @@ either rule and in either form, at any age.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -161,9 +162,8 @@ class StateSpace(Memory):
     def initial(self, batch: int) -> tuple[tuple[jax.Array, ...], jax.Array]:
         C = self.width // self.heads
         shape = (self.expand * self.width,) if self.rule == 'diagonal' else (self.heads, C, self.expand * C)
-        return tuple(jnp.zeros((batch, *shape), jnp.float32) for _ in range(self.depth)), jnp.zeros(
-            (batch, self.slots, self.width), self.dtype
-        )
+        h = tuple(jnp.zeros((batch, *shape), jnp.float32) for _ in range(self.depth))
+        return h, jnp.zeros((batch, self.slots, self.width), self.dtype)
 
     def _input(self, z: Latent, action: jax.Array) -> jax.Array:
         tokens = nn.silu(self.norm(self.embed(z)))
@@ -172,27 +172,24 @@ class StateSpace(Memory):
     def _context(self, x: jax.Array) -> jax.Array:
         return self.shown(self.norm(x)).reshape(*x.shape[:-1], self.slots, self.width)
 
-    def step(self, h: tuple, z: Latent, action_BA: jax.Array) -> tuple[tuple[jax.Array, ...], jax.Array]:
-        """One frame more: (h, context (B, slots, width))."""
-        x_BD = self._input(z, action_BA)
+    def _through(self, h: tuple, x: jax.Array, run: Callable) -> tuple[tuple[jax.Array, ...], jax.Array]:
+        """(h, context) after all layers; `run(layer, state, x)` is a layer's recurrence in one form or the other."""
         after = []
         for layer, feed, state in zip(self.layers, self.feeds, h):
-            state, y_BD = layer.step(state, self.norm(x_BD))
-            x_BD = x_BD + y_BD
-            x_BD = x_BD + feed(self.norm(x_BD))
+            state, y = run(layer, state, self.norm(x))
+            x = x + y
+            x = x + feed(self.norm(x))
             after.append(state)
-        return tuple(after), self._context(x_BD)
+        return tuple(after), self._context(x)
+
+    def step(self, h: tuple, z: Latent, action_BA: jax.Array) -> tuple[tuple[jax.Array, ...], jax.Array]:
+        """One frame more: (h, context (B, slots, width))."""
+        return self._through(h, self._input(z, action_BA), lambda layer, state, x_BD: layer.step(state, x_BD))
 
     def sequence(
         self, h: tuple | None, z: Latent, action_BTA: jax.Array, reset_BT: jax.Array
     ) -> tuple[tuple[jax.Array, ...], jax.Array]:
         """All frames of a segment at once, as `step` in turn: (h after the last, contexts (B, T, slots, width))."""
-        x_BTD = self._input(z, action_BTA)
         h = self.initial(reset_BT.shape[0])[0] if h is None else h
-        after = []
-        for layer, feed, state in zip(self.layers, self.feeds, h):
-            state, y_BTD = layer(state, self.norm(x_BTD), reset_BT)
-            x_BTD = x_BTD + y_BTD
-            x_BTD = x_BTD + feed(self.norm(x_BTD))
-            after.append(state)
-        return tuple(after), self._context(x_BTD)
+        x_BTD = self._input(z, action_BTA)
+        return self._through(h, x_BTD, lambda layer, state, x_BTD: layer(state, x_BTD, reset_BT))

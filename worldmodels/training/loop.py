@@ -169,10 +169,12 @@ class _Run:
             return
         now, metrics = pending
         train = self.config.train
-        in_a_row, self.asked = map(int, jax.device_get((metrics['skipped_in_a_row'][0], metrics.pop(parallel.VOTE, 0))))
+        vote = metrics.pop(parallel.VOTE, 0)
+        watched = {k: v for k, v in metrics.items() if k in signatures.NLL or k.startswith(signatures.PREFIX)}
+        in_a_row, vote, watched = jax.device_get((metrics['skipped_in_a_row'][0], vote, watched))
+        in_a_row, self.asked = int(in_a_row), int(vote)
         reporter.tick(now)
-        looked = {k: v for k, v in metrics.items() if k in signatures.NLL or k.startswith(signatures.PREFIX)}
-        for crossing in self.watch.look(now, divide(jax.device_get(looked))):
+        for crossing in self.watch.look(now, divide(watched)):
             reporter.say(f'step {now}: {crossing}')
             reporter.write(now, crossing.metrics)
         due = now % train.log_every == 0 or now in (1, train.steps)

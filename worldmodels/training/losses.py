@@ -17,7 +17,6 @@ from flax.traverse_util import flatten_dict
 from worldmodels import rng
 from worldmodels.rollout import Trace, fold_time, frames_before, observe, unfold_time
 from worldmodels.training import signatures
-from worldmodels.training.step import SIGNATURES
 from worldmodels.types import Belief, PyTree, Ticks
 from worldmodels.world_model import PARTS, WorldModel
 
@@ -43,7 +42,7 @@ def losses(
 
     Returns:
       losses by name, the belief after the last tick (None when only the heart is trained), metrics as (sum, count), and
-      under SIGNATURES the sums of `signatures.sums`.
+      under signatures.SUMS the sums of `signatures.sums`.
     """
     B, T = ticks.is_first.shape
     watch_B, heart_B, transition_B, memory_B, action_B = rng.split(keys_B, 5)
@@ -101,7 +100,7 @@ def losses(
     out |= {k: (unfold_time(v, B), everywhere_BT) for k, v in seen.items()}
     out |= kept
     watched = signatures.sums(trace.context_BTMD, belief, model.memory.use(belief.h))
-    return out, belief, metrics | _sown(sown, 'transition', 'memory') | {SIGNATURES: watched}
+    return out, belief, metrics | _sown(sown, 'transition', 'memory') | {signatures.SUMS: watched}
 
 
 def _sown(sown: PyTree, *parts: str) -> dict[str, tuple[jax.Array, jax.Array]]:

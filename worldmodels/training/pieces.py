@@ -53,6 +53,8 @@ def assemble(config: ml_collections.ConfigDict) -> Pieces:
         None if config.train.dtype == 'auto' else config.train.dtype,
     )
 
+    longer = {'long_length': config.data.long_length, 'long_every': config.data.long_every}
+
     def batches(split: str, consecutive: bool, process: int, processes: int) -> Iterator[types.Ticks]:
         return pipeline.segments(
             path,
@@ -64,11 +66,7 @@ def assemble(config: ml_collections.ConfigDict) -> Pieces:
             consecutive=consecutive,
             process_index=process,
             process_count=processes,
-            **(
-                {'long_length': config.data.long_length, 'long_every': config.data.long_every}
-                if split == 'train'
-                else {}
-            ),
+            **(longer if split == 'train' else {}),
         )
 
     digest = f'{zlib.crc32(json.dumps(metadata, sort_keys=True).encode()):08x}'

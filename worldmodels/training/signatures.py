@@ -33,6 +33,8 @@ from worldmodels.types import Belief, nbytes
 
 SKETCH = 32
 PREFIX = 'signature/'
+SUMS = 'signatures'
+"""The metric under which a loss function gives its `sums`."""
 NLL = ('loss/transition', 'loss/dynamics')
 """The losses that are a transition's; a run has one of them."""
 

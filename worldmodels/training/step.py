@@ -19,9 +19,6 @@ from worldmodels.training.config import StepConfig
 from worldmodels.training.state import TrainState, trained
 from worldmodels.types import PyTree, Ticks
 
-SIGNATURES = 'signatures'
-"""The metric under which a loss function gives the sums of `worldmodels.training.signatures`."""
-
 LossFunction = Callable[..., tuple[dict, Any, dict]]
 """(model, variables, ticks, belief, keys_B, parts) -> {name: (loss_BT, mask_BT)}, belief, {name: (sum, count)}."""
 
@@ -156,8 +153,8 @@ def _weighted(terms: dict, weights: tuple, axis_name: str | None) -> tuple[jax.A
 
 def _finished(metrics: dict) -> dict:
     """Metrics summed over all devices, with signatures in place of their sums."""
-    found = signatures.finish(metrics[SIGNATURES]) if SIGNATURES in metrics else {}
-    return {**{k: v for k, v in metrics.items() if k != SIGNATURES}, **found}
+    found = signatures.finish(metrics[signatures.SUMS]) if signatures.SUMS in metrics else {}
+    return {**{k: v for k, v in metrics.items() if k != signatures.SUMS}, **found}
 
 
 def _reduce(tree: PyTree, axis_name: str | None) -> PyTree:
