@@ -42,6 +42,7 @@ CHANCE = {'cue': 1 / 8, 'place': 1 / 64, 'list': 1 / 8, 'chain': 1 / 2}
 """What guessing gets."""
 
 TRANSFORMER = {'width': 32, 'heads': 4, 'hidden': 96}
+SMALL = {'width': 64, 'heads': 4, 'hidden': 128, 'depth': 1}
 RECIPES = {
     'none': {'kind': 'none'},
     'raw_1': {'kind': 'window', 'length': 1, 'depth': 1, **TRANSFORMER},
@@ -49,6 +50,7 @@ RECIPES = {
     'raw_20': {'kind': 'window', 'length': 20, 'depth': 1, **TRANSFORMER},
     'window': {'kind': 'window', 'length': 16, 'depth': 2, **TRANSFORMER},
     'recurrent': {'kind': 'recurrent', 'deter': 128, 'hidden': 64},
+    'state_space_delta': {'kind': 'state_space', 'rule': 'delta', **SMALL},
     'stack': {
         'kind': 'stack',
         'width': 32,
@@ -60,7 +62,6 @@ RECIPES = {
 }
 """Memories with fields chosen here. Every other kind that there is has its own, but for those in SMALL."""
 
-SMALL = {'width': 64, 'heads': 4, 'hidden': 128, 'depth': 1}
 SIZES = {'tiny': (2, 16, 20), 'laptop': (16, 96, 1500), 'accelerator': (64, 96, 20000)}
 """Rows of a batch, frames of a segment, steps."""
 
