@@ -38,6 +38,9 @@ def ticks(seed=0):
     return experience(B, T, seed=seed, firsts=FIRSTS)
 
 
+actions_of = jax.jit(rollout.actions_of, static_argnames='model')
+
+
 def dots(count, seed, cells=6, side=2):
     """A dot in a row that goes right, left, or stays: frames before and after, what was done, what moved."""
     random = np.random.default_rng(seed)
@@ -59,7 +62,8 @@ def test_actions_are_found_in_frames_alone():
     keys_B = jax.random.split(jax.random.key(0), 32)
     batches = jax.tree.map(lambda x: jnp.asarray(x).reshape(32, 32, *x.shape[1:]), (before, after))
     first = jax.tree.map(lambda x: x[0], batches)
-    params = m.init(jax.random.key(0), *first, keys_B, method='losses')['params']
+    begin = jax.jit(functools.partial(m.init, method='losses'))
+    params = begin(jax.random.key(0), *first, keys_B)['params']
     optimizer = optax.adam(5e-3)
 
     @jax.jit
@@ -76,7 +80,8 @@ def test_actions_are_found_in_frames_alone():
     for _ in range(10):
         carry = epoch(carry)
     before, after, action, moved = dots(300, 1)
-    code = np.asarray(m.apply({'params': carry[0]}, before, after, method='infer'))
+    infer = jax.jit(functools.partial(m.apply, method='infer'))
+    code = np.asarray(infer({'params': carry[0]}, before, after))
     assert adjusted_mutual_information(contingency(action[moved], code[moved], 3, 3)) > 0.95
     assert len(set(code[~moved])) == 1, 'that nothing moved is a kind of its own'
 
@@ -95,7 +100,7 @@ def test_recorded_actions_are_not_looked_at_and_openings_have_none():
     m, variables, keys_BT = setting()
     data = ticks()
     other = dataclasses.replace(data, action=jnp.zeros_like(data.action))
-    codes = rollout.actions_of(m, variables, data)
+    codes = actions_of(m, variables, data)
     assert m.actions == ActionSpace('discrete', 4)
     np.testing.assert_array_equal(codes == -1, data.is_first | (jnp.arange(T) == 0))
     chex.assert_trees_all_equal(
@@ -120,9 +125,13 @@ def test_a_carried_row_is_led_to_from_what_the_belief_draws():
     m, variables, keys_BT = setting()
     data = dataclasses.replace(experience(B, T), continues_B=jnp.array([True, True, False]))
     belief, _ = rollout.observe(m, variables, experience(B, T, seed=4), keys_BT)
-    codes = rollout.actions_of(m, variables, data, belief)
-    drawn = m.apply(variables, belief, method='render')
-    expected = m.apply(variables, drawn, {k: x[:, 0] for k, x in data.observation.items()}, method='infer')
+    codes = actions_of(m, variables, data, belief)
+
+    @jax.jit
+    def inferred(variables, belief, shown):
+        return m.apply(variables, m.apply(variables, belief, method='render'), shown, method='infer')
+
+    expected = inferred(variables, belief, {k: x[:, 0] for k, x in data.observation.items()})
     np.testing.assert_array_equal(codes[:, 0], jnp.where(data.continues_B, expected, -1))
 
 
@@ -131,20 +140,25 @@ def test_other_parts_do_not_move_the_codes(choice):
     m, variables, _ = setting(choice)
     data, keys_B = ticks(), jax.random.split(jax.random.key(0), B)
 
-    def of(names):
+    own = {'latent_action', 'action_code', 'action_prior'}
+    names = set()
+
+    @jax.jit
+    def gradient(params, own_weight):
         def total(params):
             terms, _, metrics = losses(m, {**variables, 'params': params}, data, None, keys_B)
-            return sum(jnp.sum(terms[k][0] * terms[k][1]) for k in terms if (k in names)), (set(terms), metrics)
+            names.update(terms)
+            weights = {k: own_weight if k in own else 1 - own_weight for k in terms}
+            return sum(weights[k] * jnp.sum(loss * mask) for k, (loss, mask) in terms.items()), metrics
 
-        return jax.grad(total, has_aux=True)(variables['params'])
+        return jax.grad(total, has_aux=True)(params)
 
-    own = {'latent_action', 'action_code', 'action_prior'}
-    grads, (names, metrics) = of(own)
+    grads, metrics = gradient(variables['params'], 1.0)
     assert own < names
     assert float(metrics['codes_used'][0]) == pytest.approx(4)
     assert all(not np.any(g) for part in grads if part != 'action' for g in jax.tree.leaves(grads[part]))
     assert any(np.any(g) for g in jax.tree.leaves(grads['action']))
-    grads, _ = of(names - own)
+    grads, _ = gradient(variables['params'], 0.0)
     assert all(not np.any(g) for g in jax.tree.leaves(grads['action']))
     assert any(np.any(g) for g in jax.tree.leaves(grads['transition']))
 
@@ -152,12 +166,13 @@ def test_other_parts_do_not_move_the_codes(choice):
 def test_what_led_to_a_rows_first_frame_or_an_opening_is_not_asked():
     m, variables, _ = setting()
     data, keys_B = ticks(), jax.random.split(jax.random.key(0), B)
-    terms, belief, _ = losses(m, variables, data, None, keys_B, ('action',))
+    run = jax.jit(losses, static_argnums=(0, 5))
+    terms, belief, _ = run(m, variables, data, None, keys_B, ('action',))
     assert set(terms) == {'latent_action', 'action_code', 'action_prior'}
     assert belief is None, 'nothing is watched to find actions'
     for _, mask_BT in terms.values():
         np.testing.assert_array_equal(mask_BT == 0, data.is_first | (jnp.arange(T) == 0))
-    with_heart, _, _ = losses(m, variables, data, None, keys_B, ('heart', 'action'))
+    with_heart = jax.eval_shape(lambda: losses(m, variables, data, None, keys_B, ('heart', 'action'))[0])
     assert set(with_heart) == set(terms) | {'reconstruction', 'saturation'}
 
 
@@ -196,7 +211,8 @@ def test_only_square_pictures_are_turned():
     build_model({**config(*FRAME), 'action': {**TINY, 'turns': True}}, SPEC, 'float32')
     m = build_model({**config(*FRAME), 'action': TINY}, symbols, 'float32')
     data = experience(2, 3, spec=symbols)
-    terms, _, _ = losses(m, init_variables(m, 0), data, None, jax.random.split(jax.random.key(0), 2), ('action',))
+    run = jax.jit(losses, static_argnums=(0, 5))
+    terms, _, _ = run(m, init_variables(m, 0), data, None, jax.random.split(jax.random.key(0), 2), ('action',))
     assert np.isfinite(terms['latent_action'][0]).all()
 
 

@@ -111,7 +111,7 @@ def prepare(vertical, overrides):
     make_optimizer(config.optimizer, config.train.steps)
     config_lib.from_json(config_lib.to_json(config))
     model = build.build_model(config.model.to_dict(), real.SPEC, 'float32')
-    loop.traced(lambda: jax.eval_shape(lambda: build.init_variables(model, config.seed)))
+    loop.traced(lambda: build.abstract_variables(model))
 
 
 @FUZZ

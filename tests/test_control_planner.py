@@ -17,7 +17,7 @@ import optax
 import pytest
 
 from worldmodels import interaction, rng, rollout, worlds
-from worldmodels.build import build_model, init_variables
+from worldmodels.build import abstract_variables, build_model
 from worldmodels.control.planner import Planner
 from worldmodels.data import collect, episodes
 from worldmodels.evaluation.examine import Trained
@@ -164,7 +164,7 @@ class Screen:
 
 def some_variables(model):
     """Any values of the right shapes: what a real initialisation would be takes longer to compile than all the rest."""
-    shapes = jax.eval_shape(lambda: init_variables(model, 0))
+    shapes = abstract_variables(model)
     draw = np.random.default_rng(0).normal
     return jax.tree.map(lambda x: jnp.asarray(0.3 * draw(size=x.shape), x.dtype), shapes)
 

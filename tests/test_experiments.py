@@ -23,7 +23,7 @@ from experiments import (
     minatar,
     real_worlds,
 )
-from worldmodels.build import build_model, complete, init_variables
+from worldmodels.build import abstract_variables, build_model, complete
 from worldmodels.evaluation.benchmark import spec_of
 from worldmodels.evaluation.settings import Settings
 from worldmodels.sizes import DREAMER
@@ -68,7 +68,7 @@ def test_a_config_is_whole(experiment, arg):
     ticks = experience(2, 3, spec=spec)
     keys_B = jax.random.split(jax.random.key(0), 2)
     loss = lambda v: losses(m, v, ticks, None, keys_B, tuple(config.train.parts))[0]
-    terms = jax.eval_shape(loss, jax.eval_shape(lambda: init_variables(m, 0)))
+    terms = jax.eval_shape(loss, abstract_variables(m))
     assert set(terms) == set(config.train.weights)
 
 

@@ -12,7 +12,7 @@ import pytest
 from models import AXES, CONTEXTS, HEARTS, MEMORIES, OUTCOME_READS, READS, SPEC, TRANSITIONS, experience, model, refusal
 
 from worldmodels import rng, rollout
-from worldmodels.build import init_variables
+from worldmodels.build import abstract_variables
 from worldmodels.training.losses import losses
 
 B, T = 2, 2
@@ -47,7 +47,7 @@ class Shapes:
 
     def variables(self, reads: str, context_to: tuple[str, ...]):
         m = model(*self.parts, reads, context_to, 'departure')
-        return jax.eval_shape(lambda: init_variables(m, 0))
+        return abstract_variables(m)
 
     def assembled(self, reads: str, context_to: tuple[str, ...]):
         """Variables of a choice: each part's from a model in which it reads what it reads here."""

@@ -6,7 +6,7 @@ import math
 import jax
 import pytest
 
-from worldmodels.build import build_model, init_variables
+from worldmodels.build import abstract_variables, build_model
 from worldmodels.sizes import DREAMER, dreamer
 from worldmodels.types import ActionSpace, Modality, Spec
 
@@ -35,7 +35,7 @@ def published(deter, hidden, classes, depth, units):
 @pytest.mark.parametrize('size', DREAMER)
 def test_parameters(size):
     model = build_model(dreamer(size), SPEC, 'bfloat16')
-    shapes = jax.eval_shape(lambda: init_variables(model, 0))
+    shapes = abstract_variables(model)
     count = sum(math.prod(x.shape) for x in jax.tree.leaves(shapes))
     assert 1 <= count / published(*DREAMER[size]) < 1.03
 

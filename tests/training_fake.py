@@ -140,7 +140,7 @@ def assemble(c):
         long = (c.data.long_length, c.data.long_every) if split == 'train' else (0, 0)
         return Batches(c.data.batch_size, c.data.segment_length, consecutive, seed, bad, process, processes, long)
 
-    return loop.Pieces(SPEC, MODEL, init, losses, batches, 'made up')
+    return loop.Pieces(SPEC, MODEL, init, init, losses, batches, 'made up')
 
 
 if __name__ == '__main__':

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.core import FrozenDict
+from flax.core.meta import unbox
 
 from worldmodels import action as actions
 from worldmodels import heart as hearts
@@ -23,6 +24,7 @@ from worldmodels import memory as memories
 from worldmodels import transition as transitions
 from worldmodels.filter import Filter, Tokenized
 from worldmodels.memory.base import Memory
+from worldmodels.nn import initializers
 from worldmodels.outcome import Outcome
 from worldmodels.types import PyTree, Spec
 from worldmodels.world_model import CONTEXT_READERS, PARTS, WorldModel
@@ -119,12 +121,22 @@ def _completed(part: str, cls: type, given: dict[str, Any], where: str) -> dict[
 
 def init_variables(model: WorldModel, seed: int) -> PyTree:
     """Fresh variables {'params': ..., 'constants': ...} of a model, float32."""
-    observation = {k: jnp.zeros((1, *m.shape), m.dtype) for k, m in model.spec.observation}
-    action_BA = jnp.zeros((1, model.actions.size), jnp.float32)
-    keys_B = rng.stream(seed, 'unused')[None]
-    init = jax.jit(lambda key: model.init({'params': key}, observation, action_BA, keys_B))
-    variables = init(rng.stream(seed, 'params'))
-    return {'params': variables['params'], 'constants': variables.get('constants', {})}
+    return initializers.draw(_initial(model), seed, rng.stream(seed, 'params'))
+
+
+def abstract_variables(model: WorldModel) -> PyTree:
+    """The shapes of `init_variables`."""
+    return unbox(initializers.shapes(_initial(model)))
+
+
+def _initial(model: WorldModel) -> Callable[[jax.Array], PyTree]:
+    def init(key: jax.Array) -> PyTree:
+        observation = {k: jnp.zeros((1, *m.shape), m.dtype) for k, m in model.spec.observation}
+        action_BA = jnp.zeros((1, model.actions.size), jnp.float32)
+        variables = model.init({'params': key}, observation, action_BA, rng.stream(0, 'unused')[None])
+        return {'params': variables['params'], 'constants': variables.get('constants', {})}
+
+    return init
 
 
 def _refuse_nonsense(

@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from worldmodels.nn import initializers
 from worldmodels.nn.dense import Dense
 from worldmodels.nn.distributions import bernoulli_loss, twohot_loss, twohot_mean
 from worldmodels.nn.layers import MLP
@@ -53,8 +54,9 @@ class Outcome(nn.Module):
             if name == 'discount':
                 out[name] = Dense(1, dtype=self.dtype, name=name)(y)[..., 0].astype(jnp.float32)
             else:
-                zeros = nn.initializers.zeros
-                out[name] = Dense(self.bins, dtype=self.dtype, kernel_init=zeros, name=name)(y).astype(jnp.float32)
+                out[name] = Dense(self.bins, dtype=self.dtype, kernel_init=initializers.zeros, name=name)(y).astype(
+                    jnp.float32
+                )
         return out
 
     def _pool(self, x_BND: jax.Array) -> jax.Array:

@@ -28,6 +28,7 @@ import jax.numpy as jnp
 
 from worldmodels import rng
 from worldmodels.heart.codec import codecs, layout_of, slots_of
+from worldmodels.nn import initializers
 from worldmodels.nn.dense import Dense
 from worldmodels.nn.transformer import Block, dense, grid_of, rms_norm
 from worldmodels.types import ActionSpace, Spec
@@ -80,14 +81,14 @@ class Latent(nn.Module):
         self.encoder = [block() for _ in range(self.depth)]
         self.encoder_norm = rms_norm(self.dtype)
         self.to_code = [Dense(self.hidden, dtype=self.dtype), Dense(self.codes, dtype='float32')]
-        self.usage = self.param('usage', nn.initializers.zeros, (self.codes,))
+        self.usage = self.param('usage', initializers.zeros, (self.codes,))
         self.decoder = [block() for _ in range(self.depth)]
         self.decoder_norm = rms_norm(self.dtype)
         # What a code does with what is there: it scales and shifts, so that it can do another thing with another thing.
-        self.scale = self.param('scale', nn.initializers.normal(1.0), (self.codes, self.hidden))
-        self.shift = self.param('shift', nn.initializers.normal(1.0), (self.codes, self.hidden))
+        self.scale = self.param('scale', initializers.Normal(1.0), (self.codes, self.hidden))
+        self.shift = self.param('shift', initializers.Normal(1.0), (self.codes, self.hidden))
         self.change = [Dense(self.hidden, dtype=self.dtype), Dense(self.hidden, dtype=self.dtype)]
-        zeros = nn.initializers.zeros
+        zeros = initializers.zeros
         self.change_out = {k: Dense(c.values, dtype=self.dtype, kernel_init=zeros) for k, c in self.codecs.items()}
         self.prior_in = Dense(self.hidden, dtype=self.dtype)
         self.prior_out = Dense(self.codes, dtype='float32')

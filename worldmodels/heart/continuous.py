@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from worldmodels.heart.codec import codecs, layout_of, slots_of
 from worldmodels.heart.tokens import draw_hidden
+from worldmodels.nn import initializers
 from worldmodels.nn.dense import Dense
 from worldmodels.nn.transformer import Block, rms_norm
 from worldmodels.types import Latent, Layout, Spec
@@ -82,15 +83,15 @@ class Continuous(nn.Module):
     def setup(self) -> None:
         names = list(self.codecs)
         N, M, D = layout_of(self.codecs).tokens, self.latents, self.width
-        place = nn.initializers.normal(0.1)
+        place = initializers.Normal(0.1)
         block = lambda: Block(self.heads, self.hidden, self.dtype)
         self.patch_in = {k: Dense(D, dtype=self.dtype) for k in names}
         self.patch_out = {k: Dense(self.codecs[k].values, dtype=self.dtype) for k in names}
-        self.hidden_patch = self.param('hidden_patch', nn.initializers.normal(0.5), (D,))
+        self.hidden_patch = self.param('hidden_patch', initializers.Normal(0.5), (D,))
         self.encoder_place = self.param('encoder_place', place, (N, D))
         self.decoder_place = self.param('decoder_place', place, (N, D))
         if M:
-            self.ask = self.param('ask', nn.initializers.normal(0.5), (M, D))
+            self.ask = self.param('ask', initializers.Normal(0.5), (M, D))
             self.tell_place = self.param('tell_place', place, (M, D))
         self.encoder = [block() for _ in range(self.encoder_depth)]
         self.decoder = [block() for _ in range(self.decoder_depth)]

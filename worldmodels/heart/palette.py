@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from worldmodels.heart.codec import codecs, layout_of, slots_of
+from worldmodels.nn import initializers
 from worldmodels.types import Latent, Layout, PyTree, Spec
 
 
@@ -51,12 +52,15 @@ class Palette(nn.Module):
         return self.embedding
 
     def setup(self) -> None:
-        self.table = self.param('table', nn.initializers.normal(1.0), (self.classes, self.embedding))
+        self.table = self.param('table', initializers.Normal(1.0), (self.classes, self.embedding))
         self.book = {
-            k: self.variable('constants', k, lambda c=c: jnp.zeros((self.codes, c.values), jnp.float32))
+            k: self.variable('constants', k, lambda c=c: initializers.zeros(None, (self.codes, c.values)))
             for k, c in self.codecs.items()
         }
-        self.used = {k: self.variable('constants', f'{k}_used', lambda: jnp.zeros((), jnp.int32)) for k in self.codecs}
+        self.used = {
+            k: self.variable('constants', f'{k}_used', lambda: initializers.zeros(None, (), jnp.int32))
+            for k in self.codecs
+        }
 
     def encode(self, observation: dict[str, jax.Array]) -> Latent:
         """Frames (B, ...) by modality -> the nearest code of every patch (B, N)."""

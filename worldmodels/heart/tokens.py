@@ -20,6 +20,7 @@ import numpy as np
 
 from worldmodels import rng
 from worldmodels.heart.codec import codecs, layout_of, slots_of
+from worldmodels.nn import initializers
 from worldmodels.nn.dense import Dense
 from worldmodels.nn.transformer import Block, grid_of, rms_norm
 from worldmodels.types import Latent, Layout, Spec
@@ -129,9 +130,9 @@ class Tokens(nn.Module):
         block = lambda: Block(self.heads, self.hidden, self.dtype, grid)
         self.patch_in = {k: Dense(D, dtype=self.dtype) for k in names}
         self.patch_out = {k: Dense(self.codecs[k].values, dtype=self.dtype) for k in names}
-        self.hidden_patch = self.param('hidden_patch', nn.initializers.normal(0.5), (D,))
-        self.encoder_place = self.param('encoder_place', nn.initializers.normal(0.1), (N, D))
-        self.decoder_place = self.param('decoder_place', nn.initializers.normal(0.1), (N, D))
+        self.hidden_patch = self.param('hidden_patch', initializers.Normal(0.5), (D,))
+        self.encoder_place = self.param('encoder_place', initializers.Normal(0.1), (N, D))
+        self.decoder_place = self.param('decoder_place', initializers.Normal(0.1), (N, D))
         self.encoder = [block() for _ in range(self.encoder_depth)]
         self.decoder = [block() for _ in range(self.decoder_depth)]
         self.to_code = [Dense(D, dtype=self.dtype), Dense(len(self.levels), dtype='float32')]

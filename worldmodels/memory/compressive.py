@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from worldmodels.memory.window import SpaceTime, Window
+from worldmodels.nn import initializers
 from worldmodels.nn.dense import Dense
 from worldmodels.nn.levels import Levels, Plan, Reading, Step
 from worldmodels.nn.transformer import QKV, attend, grid_of, join_heads
@@ -80,8 +81,8 @@ class PooledAttention(nn.Module):
 
     def setup(self) -> None:
         self.qkv = QKV(self.heads, self.dtype)
-        self.weigh = Dense(self.heads, dtype=self.dtype, kernel_init=nn.initializers.zeros, use_bias=False)
-        self.place_bias = self.param('place_bias', nn.initializers.zeros, (self.heads, self.levels.slots))
+        self.weigh = Dense(self.heads, dtype=self.dtype, kernel_init=initializers.zeros, use_bias=False)
+        self.place_bias = self.param('place_bias', initializers.zeros, (self.heads, self.levels.slots))
 
     def _see(self, x_BNTD: jax.Array) -> tuple[jax.Array, Entries]:
         """Queries, and the ticks as entries of level 0."""

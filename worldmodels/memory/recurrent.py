@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from worldmodels.memory.base import Memory
+from worldmodels.nn import initializers
 from worldmodels.nn.dense import Dense
 from worldmodels.nn.layers import BlockLinear, NormDense, norm
 from worldmodels.types import Latent, PyTree, flat, select
@@ -30,7 +31,7 @@ class Inputs(nn.Module):
         action = action / jax.lax.stop_gradient(jnp.maximum(1, jnp.abs(action)))
         z = NormDense(self.hidden, self.dtype, name='latent')(z)
         action = NormDense(self.hidden, self.dtype, name='action')(action)
-        init = nn.initializers.variance_scaling(self.share, 'fan_in', 'truncated_normal')
+        init = initializers.Scaled(self.share)
         x = jnp.concatenate([z, action], -1)
         return Dense(self.deter, dtype=self.dtype, kernel_init=init, name='mix')(x)
 
@@ -53,7 +54,7 @@ class Cell(nn.Module):
         own = BlockLinear(
             self.deter, self.blocks, self.dtype, use_bias=False, share=self.deter / self.blocks / fan_in, name='own'
         )
-        init = nn.initializers.variance_scaling(self.hidden / fan_in, 'fan_in', 'truncated_normal')
+        init = initializers.Scaled(self.hidden / fan_in)
         across = Dense(self.deter, use_bias=False, dtype=self.dtype, kernel_init=init, name='across')
         x = own(h) + across(NormDense(self.hidden, self.dtype, name='state')(h)) + driven
         x = nn.silu(norm(self.dtype, 'norm')(x))

@@ -33,22 +33,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from worldmodels.memory.base import Memory
-from worldmodels.nn import recurrence
+from worldmodels.nn import initializers, recurrence
 from worldmodels.nn.transformer import EmbedLatent, Feed, dense, rms_norm
 from worldmodels.types import Latent, flat
 
 SLOWEST = 1e-6
 """The least Delta. The square root of the diagonal's input gate has no slope at 0."""
-
-
-def spread(shortest: float, longest: float):
-    """An initialiser: the inverse softplus of 1 / time scale, the scales spread evenly in their logarithm."""
-
-    def init(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        scale = np.exp(np.linspace(np.log(shortest), np.log(longest), shape[0]))
-        return jnp.asarray(np.log(np.expm1(1 / scale)), jnp.float32)
-
-    return init
 
 
 class Diagonal(nn.Module):
@@ -61,7 +51,7 @@ class Diagonal(nn.Module):
     def setup(self) -> None:
         inner = self.expand * self.width
         self.inputs = dense(4 * inner, self.dtype)
-        self.rate = self.param('rate', spread(1, 4096), (inner,))
+        self.rate = self.param('rate', initializers.Spread(1, 4096), (inner,))
         self.out = dense(self.width, self.dtype)
 
     def _driven(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -93,7 +83,7 @@ class Delta(nn.Module):
     def setup(self) -> None:
         inner = self.expand * self.width
         self.inputs = dense(2 * self.width + 2 * inner + 2 * self.heads, self.dtype)
-        self.rate = self.param('rate', spread(64, 16384), (self.heads,))
+        self.rate = self.param('rate', initializers.Spread(64, 16384), (self.heads,))
         self.out = dense(self.width, self.dtype)
 
     def _driven(self, x: jax.Array) -> tuple[tuple[jax.Array, ...], jax.Array]:

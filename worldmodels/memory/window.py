@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from worldmodels.memory.base import Memory
+from worldmodels.nn import initializers
 from worldmodels.nn.transformer import QKV, Block, EmbedLatent, attend, dense, grid_of, join_heads, rms_norm
 from worldmodels.types import Latent, Layout
 
@@ -43,7 +44,7 @@ class TimeAttention(nn.Module):
 
     def setup(self) -> None:
         self.qkv = QKV(self.heads, self.dtype)
-        self.age_bias = self.param('age_bias', nn.initializers.zeros, (self.heads, self.length))
+        self.age_bias = self.param('age_bias', initializers.zeros, (self.heads, self.length))
 
     def _attend(self, q: jax.Array, k: jax.Array, v: jax.Array, age_BQS: jax.Array, seen_BQS: jax.Array) -> jax.Array:
         """q (B, N, H, Q, C), k and v (B, N, H, S, C) -> (B, N, Q, H * C). The B of ages and of what is seen may be 1."""
@@ -137,7 +138,7 @@ class Window(Memory):
     def setup(self) -> None:
         self.embed = EmbedLatent(self.width, self.dtype, self.classes if self.table else None)
         self.action = dense(self.width, self.dtype)
-        self.place = self.param('place', nn.initializers.normal(0.1), (self.slots, self.width))
+        self.place = self.param('place', initializers.Normal(0.1), (self.slots, self.width))
         self.layers = [self.layer() for _ in range(self.depth)]
         self.norm = rms_norm(self.dtype)
 

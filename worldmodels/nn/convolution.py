@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from worldmodels.nn import initializers
 from worldmodels.nn.chunks import kept, split
 
 PATCHES_BYTES = 16_000_000
@@ -98,8 +99,8 @@ class _Convolution(nn.Module):
 
     @nn.nowrap
     def _parameters(self, channels: int) -> tuple[jax.Array, jax.Array]:
-        kernel = self.param('kernel', nn.initializers.lecun_normal(), (5, 5, channels, self.units))
-        return kernel, self.param('bias', nn.initializers.zeros, (self.units,))
+        kernel = self.param('kernel', initializers.Scaled(), (5, 5, channels, self.units))
+        return kernel, self.param('bias', initializers.zeros, (self.units,))
 
 
 class ConvDown(_Convolution):

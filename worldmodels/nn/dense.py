@@ -9,6 +9,8 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from worldmodels.nn import initializers
+
 
 def flat_dot(x: jax.Array, kernel: jax.Array, dimension_numbers: Any, **options: Any) -> jax.Array:
     """(..., inputs) times (inputs, units), the leading axes made one.
@@ -21,5 +23,7 @@ def flat_dot(x: jax.Array, kernel: jax.Array, dimension_numbers: Any, **options:
     return y.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
-Dense = functools.partial(nn.Dense, dot_general=flat_dot)
+Dense = functools.partial(
+    nn.Dense, dot_general=flat_dot, kernel_init=initializers.Scaled(), bias_init=initializers.zeros
+)
 """flax's Dense by `flat_dot`. Same parameters, same function."""

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from worldmodels import rng
+from worldmodels.nn import initializers
 from worldmodels.nn.distributions import categorical_at, categorical_log_prob
 from worldmodels.nn.transformer import Block, dense, grid_of, rms_norm
 from worldmodels.types import Layout
@@ -52,7 +53,7 @@ class Infill(nn.Module):
     ) -> jax.Array:
         N, D = given_BND.shape[1:]
         # Row K of the table is the mask.
-        table = self.param('table', nn.initializers.normal(0.5), (self.classes + 1, D))
+        table = self.param('table', initializers.Normal(0.5), (self.classes + 1, D))
         slot_BN = jnp.where(known_BN, index_BN, self.classes)
         x_BSD = jnp.take(table, slot_BN, axis=0).astype(given_BND.dtype) + given_BND
         x_BSD = jnp.concatenate([x_BSD, context_BMD.astype(x_BSD.dtype)], 1)

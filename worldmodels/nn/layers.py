@@ -10,12 +10,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from worldmodels.nn import initializers
 from worldmodels.nn.dense import Dense
 
 
 def norm(dtype: str, name: str | None = None) -> nn.RMSNorm:
     """RMSNorm over the last axis, DreamerV3's epsilon."""
-    return nn.RMSNorm(epsilon=1e-4, dtype=dtype, name=name)
+    return nn.RMSNorm(epsilon=1e-4, dtype=dtype, scale_init=initializers.Constant(1.0), name=name)
 
 
 class NormDense(nn.Module):
@@ -59,7 +60,7 @@ class BlockLinear(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         g = self.blocks
-        init = nn.initializers.variance_scaling(self.share, 'fan_in', 'truncated_normal', batch_axis=(0,))
+        init = initializers.Scaled(self.share, batch_axes=1)
         kernel = self.param('kernel', init, (g, x.shape[-1] // g, self.units // g))
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         if jax.default_backend() == 'cpu':
@@ -71,5 +72,5 @@ class BlockLinear(nn.Module):
             y = jnp.einsum('...gi,gio->...go', x.reshape(*x.shape[:-1], g, -1), kernel)
             y = y.reshape(*y.shape[:-2], self.units)
         if self.use_bias:
-            y = y + self.param('bias', nn.initializers.zeros, (self.units,)).astype(self.dtype)
+            y = y + self.param('bias', initializers.zeros, (self.units,)).astype(self.dtype)
         return y

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from worldmodels.nn import initializers
 from worldmodels.nn.dense import Dense
 from worldmodels.nn.layers import norm
 from worldmodels.nn.transformer import EmbedLatent
@@ -48,7 +49,7 @@ class PerToken(nn.Module):
     def __call__(self, z: Latent, action_BA: jax.Array, context_BMD: jax.Array) -> jax.Array:
         N = z.embedding_BNE.shape[1]
         dense = functools.partial(Dense, self.width, use_bias=False, dtype=self.dtype)
-        place = self.param('place', nn.initializers.normal(0.5), (N, self.width))
+        place = self.param('place', initializers.Normal(0.5), (N, self.width))
         x_BND = EmbedLatent(self.width, self.dtype, self.table)(z) + place.astype(self.dtype)
         x_BND = x_BND + dense(name='action')(action_BA)[:, None]
         own_BND, further_BMD = divide(context_BMD, N, self.aligned)

@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from worldmodels.nn import initializers
 from worldmodels.nn.dense import Dense
 from worldmodels.types import Latent, Layout
 
@@ -21,7 +22,7 @@ MASKED = -1e30
 
 def dense(width: int, dtype: str, name: str | None = None, scale: float = 1.0) -> nn.Dense:
     """A matmul without bias, truncated normal of variance scale / fan-in."""
-    init = nn.initializers.variance_scaling(scale, 'fan_in', 'truncated_normal')
+    init = initializers.Scaled(scale)
     return Dense(width, use_bias=False, dtype=dtype, kernel_init=init, name=name)
 
 
@@ -69,7 +70,7 @@ class QKV(nn.Module):
         C = x_SD.shape[-1] // self.heads
         qkv = dense(3 * x_SD.shape[-1], self.dtype)(x_SD).reshape(*x_SD.shape[:-1], 3, self.heads, C)
         q, k, v = jnp.moveaxis(qkv, (-3, -2), (0, -3))
-        gain_H = self.param('gain', nn.initializers.constant(2.0), (self.heads,))
+        gain_H = self.param('gain', initializers.Constant(2.0), (self.heads,))
         norm = rms_norm(self.dtype)
         q = norm(q) * (gain_H / jnp.sqrt(C))[:, None, None].astype(q.dtype)
         return q, norm(k), v
@@ -116,7 +117,7 @@ class Neighbours(nn.Module):
     @nn.compact
     def __call__(self, x_BND: jax.Array) -> jax.Array:
         (gh, gw), D = self.grid, x_BND.shape[-1]
-        kernel = self.param('kernel', nn.initializers.normal(0.2), (3, 3, D)).astype(x_BND.dtype)
+        kernel = self.param('kernel', initializers.Normal(0.2), (3, 3, D)).astype(x_BND.dtype)
         x = jnp.pad(x_BND.reshape(-1, gh, gw, D), ((0, 0), (1, 1), (1, 1), (0, 0)))
         y = sum(x[:, i : i + gh, j : j + gw] * kernel[i, j] for i in range(3) for j in range(3))
         return y.reshape(x_BND.shape)
@@ -158,7 +159,7 @@ class EmbedLatent(nn.Module):
     def __call__(self, z: Latent) -> jax.Array:
         x = dense(self.width, self.dtype)(z.embedding_BNE)
         if self.classes is not None:
-            table = self.param('table', nn.initializers.normal(0.5), (self.classes + 1, self.width))
+            table = self.param('table', initializers.Normal(0.5), (self.classes + 1, self.width))
             x = x + jnp.take(table, z.index_BN, axis=0).astype(x.dtype)
         return x
 

@@ -90,7 +90,7 @@ class _Run:
             checkpoint.read_config(begin)
         for split in ('train', 'validation') if config.train.evaluate_every else ('train',):
             self._batches(split, False)  # what cannot be read is said now
-        self.like = traced(lambda: jax.eval_shape(lambda: self._create(pieces.init())))
+        self.like = traced(lambda: jax.eval_shape(self._create, pieces.shapes()))
         for ticks in self.ticks.values():
             traced(lambda ticks=ticks: step.check_losses(self.like, ticks, **self.bound))
         check_room(self.like)

@@ -23,7 +23,8 @@ from worldmodels.training import step
 class Pieces:
     """What an experiment is made of, once its config has been understood.
 
-    init      () -> variables, traceable
+    init      () -> variables
+    shapes    () -> their shapes
     losses    see `step.LossFunction`
     batches   (split, consecutive, process, processes) -> iterator of Ticks, the rows of one process of so many, with
               get_state and set_state; the state is the same in all of them
@@ -33,6 +34,7 @@ class Pieces:
     spec: types.Spec
     model: Any
     init: Callable[[], dict]
+    shapes: Callable[[], dict]
     losses: step.LossFunction
     batches: Callable[[str, bool, int, int], Iterator[types.Ticks]]
     dataset: str
@@ -70,7 +72,8 @@ def assemble(config: ml_collections.ConfigDict) -> Pieces:
         )
 
     digest = f'{zlib.crc32(json.dumps(metadata, sort_keys=True).encode()):08x}'
-    return Pieces(spec, model, lambda: build.init_variables(model, config.seed), losses, batches, digest)
+    init, shapes = lambda: build.init_variables(model, config.seed), lambda: build.abstract_variables(model)
+    return Pieces(spec, model, init, shapes, losses, batches, digest)
 
 
 def traced(trace: Callable[[], Any]) -> Any:

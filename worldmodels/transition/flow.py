@@ -26,6 +26,7 @@ import numpy as np
 
 from worldmodels import rng
 from worldmodels.filter import Posterior
+from worldmodels.nn import initializers
 from worldmodels.nn.dense import Dense
 from worldmodels.nn.readout import divide
 from worldmodels.nn.transformer import Block, EmbedLatent, dense, grid_of, rms_norm
@@ -173,7 +174,7 @@ class Flow(nn.Module):
         self.embed = EmbedLatent(D, self.dtype, None)
         self.action = dense(D, self.dtype)
         self.context = dense(D, self.dtype)
-        self.place = self.param('place', nn.initializers.normal(0.1), (self.layout.tokens, D))
+        self.place = self.param('place', initializers.Normal(0.1), (self.layout.tokens, D))
         grid = grid_of(self.layout) if self.neighbours else None
         self.network = Network(self.depth, self.heads, self.hidden, grid, self.persist, self.dtype)
 

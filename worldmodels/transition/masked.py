@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from worldmodels.filter import Posterior
+from worldmodels.nn import initializers
 from worldmodels.nn.dense import Dense
 from worldmodels.nn.distributions import categorical_log_prob
 from worldmodels.nn.infill import Infill, decode, draw_known
@@ -66,12 +67,12 @@ class Masked(nn.Module):
         self.embed = EmbedLatent(D, self.dtype, self.classes if self.table else None)
         self.action = dense(D, self.dtype)
         self.context = dense(D, self.dtype)
-        self.place = self.param('place', nn.initializers.normal(0.1), (self.layout.tokens, D))
+        self.place = self.param('place', initializers.Normal(0.1), (self.layout.tokens, D))
         self.infill = Infill(
             self.classes, D, self.depth, self.heads, self.hidden, self.layout, self.neighbours, self.dtype
         )
         if self.persist:
-            self.gate = Dense(1, dtype='float32', bias_init=nn.initializers.constant(2.0))
+            self.gate = Dense(1, dtype='float32', bias_init=initializers.Constant(2.0))
 
     def predict(self, z: Latent, action_BA: jax.Array, context_BMD: jax.Array) -> Known:
         """Slots of the context that belong to the tokens are added to them; others become further known slots."""
