@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from worldmodels.build import build_model
+from worldmodels.nn import initializers
 from worldmodels.types import ActionSpace, Modality, Spec, Ticks
 
 SPEC = Spec((('image', Modality('image', (16, 16, 3))),), ActionSpace('discrete', 5))
@@ -117,6 +118,6 @@ def shaken(memory, z, action_BTA):
     """Variables of a memory, none of them as it begins: noise is added to all."""
     first = jax.tree.map(lambda x: x[:, 0], (z, action_BTA))
     begin = lambda m, z, a: m.step(m.initial(a.shape[0])[0], z, a)
-    variables = jax.jit(lambda *args: memory.init(jax.random.key(1), *args, method=begin))(*first)
+    variables = initializers.draw(lambda key: memory.init(key, *first, method=begin), 1, jax.random.key(1))
     leaves, tree = jax.tree.flatten(variables)
     return tree.unflatten([x + 0.3 * jax.random.normal(jax.random.key(i), x.shape) for i, x in enumerate(leaves)])

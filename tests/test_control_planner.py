@@ -49,6 +49,7 @@ class Known:
     """
 
     spec = Spec((('vector', Modality('vector', (1,))),), ActionSpace('discrete', 3, ('take', 'invest', 'idle')))
+    actions = spec.action
 
     def initial(self, batch):
         return Belief(Latent(None, jnp.zeros((batch, 1, 3))), (), jnp.zeros((batch, 0, 1)))
