@@ -17,6 +17,7 @@ from experiments import (
     craftax,
     doorkey,
     dreamer4,
+    dreamer_v3,
     genie,
     memory_anchoring,
     memory_table,
@@ -49,6 +50,7 @@ ALL = (
     [(doorkey, arg) for arg in DOORKEY]
     + [(minatar, arg) for arg in MINATAR]
     + [(craftax, arg) for arg in ('masked', 'recurrent')]
+    + [(dreamer_v3, f'{v},size={s}') for v in dreamer_v3.WORLDS for s in dreamer_v3.SIZES]
     + [(dreamer4, f'{v},size={s}') for v in dreamer4.VARIANTS for s in dreamer4.SIZES]
     + [(atari, arg) for arg in ('tokenizer', 'masked', 'recurrent,tiny')]
     + [(genie, f'{v},size={size}') for v in genie.VARIANTS for size in genie.SIZES]
