@@ -8,7 +8,7 @@ python launch/evaluate.py --workdir=runs/dreamer_v3/run
 The variants are worlds: minatar (cells), atari (Breakout, pixels) and crafter (pixels). For these two:
 
 python launch/collect.py --world=atari/Breakout --policy=sticky --steps=40000 --validation=40 --path=runs/dreamer_v3/atari
-python launch/collect.py --world=crafter --policy=sticky --steps=40000 --path=runs/dreamer_v3/crafter
+python launch/collect.py --world=crafter/Crafter --policy=sticky --steps=40000 --path=runs/dreamer_v3/crafter
 
 Sizes: tiny (a few steps of the same road), laptop (1m, segments of 16 and a learning rate of 1e-3: two cores, minutes),
 accelerator (the published recipe, Hafner et al., 2023, arXiv 2301.04104: 16 x 64 frames, learning rate 4e-5, adaptive
@@ -33,7 +33,7 @@ from worldmodels.training.config import default_config
 WORLDS = {
     'minatar': ({'name': 'gymnax/Breakout-MinAtar'}, ()),
     'atari': ({'name': 'atari/Breakout'}, ('life_lost',)),
-    'crafter': ({'name': 'crafter'}, ('damage', 'achievements')),
+    'crafter': ({'name': 'crafter/Crafter'}, ('damage', 'achievements')),
 }
 """The world, and what it pays out beside reward and discount."""
 
