@@ -138,7 +138,12 @@ def tick(policies: Policies, many: int, book: Book, seen: dict[str, jax.Array]) 
 
 
 def write(
-    book: Book, seen: dict[str, jax.Array], entry_B: jax.Array, write_B: jax.Array, when_B: jax.Array, again_B: jax.Array
+    book: Book,
+    seen: dict[str, jax.Array],
+    entry_B: jax.Array,
+    write_B: jax.Array,
+    when_B: jax.Array,
+    again_B: jax.Array,
 ) -> Book:
     """Puts a tick into an entry where `write_B`; where `again_B`, its uses go on."""
     here_BS = written_to(book.uses_BS.shape[1], entry_B, write_B)
