@@ -59,8 +59,8 @@ def masked(
     """Fill in the variant 'tokenizer' or 'masked'.
 
     Args:
-      options: memory (window, recurrent, none, compressive, retrieval or state_space) and transition (masked), or import paths of
-        one's own.
+      options: memory (window, recurrent, none, compressive, retrieval or state_space) and transition (masked), or import
+        paths of one's own.
       tokenizer: workdir from which the masked variant takes the heart.
       heart: fields of the heart, with its kind; 'palette' needs no tokenizer trained before.
       costs: what the world pays out beside reward and discount.

@@ -328,7 +328,7 @@ def test_entries_can_be_deleted_and_inserted_and_what_is_read_follows():
     z, action = at(s.z, 0), s.action[:, 0]
     look = jax.jit(lambda h: s.memory.apply(s.variables, h, z, action, method='look'))
     insert = jax.jit(lambda h, z: s.memory.apply(s.variables, h, z, action, 3, method='insert'))
-    h, context = jax.jit(lambda h: s.memory.apply(s.variables, h, z, action, method='step'))(s.h)
+    h, _ = jax.jit(lambda h: s.memory.apply(s.variables, h, z, action, method='step'))(s.h)
     h = s.memory.delete(h, jnp.arange(S) == 0)  # so that one entry is free
     read, shown = look(h)
     best_B = np.asarray(read.entry_BM[:, 0])

@@ -3,11 +3,11 @@ r"""The policies of an episodic bank: what to write, what to retrieve, how to up
 $$w_t = \mathrm{write}(v_t), \quad R_t = \mathrm{top}_M\,\mathrm{retrieve}(v_t), \quad
 (s_t, f_t) = \mathrm{update}(v_t, \arg\min_s \mathrm{forget}(v_t)_s, R_t)$$
 
-The four are the policies that *From Masks to Worlds* (Bai et al., 2025, arXiv 2510.20668, section 2.2) asks of a memory system.
-v is a `View` of the bank at a tick, before anything is written; s is the entry that is written where w holds, f the entries whose age starts anew. Each
-policy is one function of a view, whose numbers are integers, so that nothing here has a gradient and both forms of the
-memory decide alike to the bit. Writing what is new is as in episodic control and curiosity by reachability (Savinov et al., 2018, arXiv
-1810.02274); least recently used writing as in Santoro et al. (2016, arXiv 1605.06065).
+These four are what *From Masks to Worlds* (Bai et al., 2025, arXiv 2510.20668) leaves open of a persistent memory. v is a
+`View` of the bank at a tick, before anything is written; s is the entry that is written where w holds, f the entries whose
+age starts anew. Each policy is one function of a view, whose numbers are integers (and cosines of integers), so that nothing
+here has a gradient and both forms of the memory decide alike. Writing what is like nothing remembered is Savinov et al.'s
+(2018, arXiv 1810.02274), writing over what is used least Santoro et al.'s (2016, arXiv 1605.06065).
 """
 
 from __future__ import annotations

@@ -4,33 +4,37 @@ $$c_{t, m} = \mathrm{norm}\bigl(w_{tm}\,(W v_{i} + a_{t - i}) + (1 - w_{tm})\,\v
 w_{tm} = \sigma(g\,\hat q_t \cdot \hat k_i + b), \quad i = R_{t, m}$$
 
 A frame and the action that led to it are summed up in a vector, which gives a query q, a key k and a value v. R are the
-entries retrieved, `slots` of them, a being a learned vector per power of two of their age. Each slot attends to one entry and to nothing at all ($\varnothing$, learned):
-attention over the best entries only, as in Memorizing Transformers (Wu et al., 2022, arXiv 2203.08913), with one head a slot.
-An entry is read from the tick after it was written.
+entries retrieved, `slots` of them, a being a learned vector per power of two of their age. Each slot attends to one entry
+and to nothing at all ($\varnothing$, learned): attention over the best entries only, as in Memorizing Transformers (Wu et
+al., 2022, arXiv 2203.08913), with one head a slot. An entry is read from the tick after it was written.
 
-Decisions (`bank.py`, `policies.py`) are made from detached keys, as a scan over integers that says which entry is where; all
-reads are then one gather from the ticks of the segment and the bank carried in. So a segment is trained in parallel, and its gradient
-reaches the values, and through w the keys and queries of what was retrieved; what was not retrieved has none.
+Decisions (`bank.py`, `policies.py`) are made from detached keys, as a scan over integers that says which entry is where;
+all reads are then one gather from the ticks of the segment and the bank carried in. So a segment is trained in parallel,
+and its gradient reaches the values, and through w the keys and queries of what was retrieved; what was not retrieved has
+none.
 
-What answers a question about tick 0 after 1,024 ticks: with `write` = 'novelty' a frame like one seen before is not written again, so
-that the distractors of a world take as many entries as there are different ones, however long they go on, and the first frame
-stays as long as those are fewer than `capacity`. Where every frame is new the bank is a window of `capacity` writes, unless
-`forget` = 'least_used' keeps what the queries ask for. Likeness is of the frames' latents under a fixed projection, so training
-cannot make all frames alike. Whether the entry is retrieved is for q and k to learn: w raises the match of entries that
-help with queries that need them, and a part of k that all queries like is a learned salience of the entry. This learning begins with entries
-that are retrieved by chance: where delays are short, or kinds of frames few.
+What answers a question about tick 0 after 1,024 ticks: with `write` = 'novelty' a frame like one seen before is not
+written again, so that the distractors of a world take as many entries as there are different ones, however long they go
+on, and the first frame stays as long as those are fewer than `capacity`. Where every frame is new the bank is a window of
+`capacity` writes, unless `forget` = 'least_used' keeps what the queries ask for. Likeness is of the frames' latents under
+a fixed projection, so training cannot make all frames alike. Whether the entry is retrieved is for q and k to learn: w
+raises the match of entries that help with queries that need them, and a part of k that all queries like is a learned
+salience of the entry. This learning begins with entries that are retrieved by chance: where delays are short, or kinds of
+frames few.
 
-retrieve = 'place' compares one modality of the frame, named by `place`, under the same kind of projection: it is for worlds that
-show where one is. Dead reckoning from actions is not attempted.
+retrieve = 'place' compares one modality of the frame, named by `place`, under the same kind of projection: it is for
+worlds that show where one is. Dead reckoning from actions is not attempted.
 
 Bytes: capacity (b entry + keys n + 16) + 8, b being those of a number in the compute dtype and n 1, 2 with a likeness to
-compare ('novelty', 'replace'), and one more with a place: 147,464 at the defaults with novelty, float32. Cost per tick there: capacity keys n products
-of integers for the decisions, and those of a few dense layers, at any age. A reset costs a counter.
+compare ('novelty', 'replace'), and one more with a place: 151,560 at the defaults with novelty, float32. Cost per tick
+there: capacity keys n products of integers for the decisions, and those of a few dense layers, at any age. A reset costs
+a counter.
 """
 
 from __future__ import annotations
 
 import difflib
+from typing import ClassVar
 
 import flax.linen as nn
 import flax.struct
@@ -86,7 +90,12 @@ class Retrieval(Memory):
     width: int = 128
     embedding: int = 32
 
-    CHOICES = {'write': tuple(WRITE), 'retrieve': tuple(RETRIEVE), 'update': tuple(UPDATE), 'forget': tuple(FORGET)}
+    CHOICES: ClassVar = {
+        'write': tuple(WRITE),
+        'retrieve': tuple(RETRIEVE),
+        'update': tuple(UPDATE),
+        'forget': tuple(FORGET),
+    }
 
     def __post_init__(self) -> None:
         if self.slots > self.capacity:

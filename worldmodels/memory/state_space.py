@@ -25,6 +25,7 @@ either rule and in either form, at any age.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
@@ -128,7 +129,7 @@ class StateSpace(Memory):
     embedding: int = 32
     slots: int = 4
 
-    CHOICES = {'rule': RULES}
+    CHOICES: ClassVar = {'rule': RULES}
 
     def setup(self) -> None:
         self.embed = EmbedLatent(self.embedding, self.dtype, self.classes if self.table else None)
