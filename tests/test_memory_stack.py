@@ -15,6 +15,7 @@ from worldmodels import rng
 from worldmodels.build import build_model, complete
 from worldmodels.memory.base import Memory
 from worldmodels.memory.stack import Stack
+from worldmodels.nn import initializers
 from worldmodels.training import config as config_lib
 from worldmodels.training import experiment
 from worldmodels.transition.masked import Masked
@@ -138,7 +139,8 @@ def test_a_bank_beside_a_window_takes_further_slots_and_is_changed_without_the_w
     bank = {'kind': 'retrieval', 'capacity': 4, 'entry': 8, 'keys': 4, 'slots': 2, 'width': 8, 'embedding': 4}
     memory = stack_of({'near': NEAR, 'bank': bank})
     z, action = experience()
-    variables = jax.jit(lambda: memory.init(jax.random.key(1), None, z, action, RESET_BT, method='sequence'))()
+    begin = lambda key: memory.init(key, None, z, action, RESET_BT, method='sequence')
+    variables = initializers.draw(begin, 1, jax.random.key(1))
     h, context = jax.jit(lambda: memory.apply(variables, None, z, action, RESET_BT, method='sequence'))()
     assert (memory.slots, memory.aligned, context.shape) == (N + 2, True, (B, T, N + 2, D))
 

@@ -44,6 +44,7 @@ import jax.numpy as jnp
 from worldmodels.memory import bank
 from worldmodels.memory.base import Memory
 from worldmodels.memory.policies import FORGET, RETRIEVE, UPDATE, WRITE, Policies, free, retrieved
+from worldmodels.nn import initializers
 from worldmodels.nn.dense import Dense
 from worldmodels.nn.transformer import EmbedLatent, dense, rms_norm
 from worldmodels.types import Latent, Layout, Spec, flat
@@ -123,10 +124,10 @@ class Retrieval(Memory):
         self.query, self.key = Dense(self.keys, dtype=self.dtype), Dense(self.keys, dtype=self.dtype)
         self.value = dense(self.entry, self.dtype)
         self.shown = dense(self.width, self.dtype)
-        self.ages = self.param('ages', nn.initializers.normal(0.1), (AGES, self.width))
-        self.nothing = self.param('nothing', nn.initializers.normal(1.0), (self.slots, self.width))
-        self.gain = self.param('gain', nn.initializers.constant(4.0), ())
-        self.bias = self.param('bias', nn.initializers.zeros, ())
+        self.ages = self.param('ages', initializers.Normal(0.1), (AGES, self.width))
+        self.nothing = self.param('nothing', initializers.Normal(1.0), (self.slots, self.width))
+        self.gain = self.param('gain', initializers.Constant(4.0), ())
+        self.bias = self.param('bias', initializers.zeros, ())
 
     def initial(self, batch: int) -> tuple[Bank, jax.Array]:
         names = ('key',) + ('look',) * self.policies.compares + ('place',) * (self.retrieve == 'place')
