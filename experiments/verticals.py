@@ -59,8 +59,8 @@ def masked(
     """Fill in the variant 'tokenizer' or 'masked'.
 
     Args:
-      options: memory (window, recurrent, none, compressive or state_space) and transition (masked), or import paths of
-        one's own.
+      options: memory (window, recurrent, none, compressive, retrieval or state_space) and transition (masked), or import
+        paths of one's own.
       tokenizer: workdir from which the masked variant takes the heart.
       heart: fields of the heart, with its kind; 'palette' needs no tokenizer trained before.
       costs: what the world pays out beside reward and discount.
@@ -76,6 +76,7 @@ def masked(
         'recurrent': {'kind': 'recurrent', 'deter': 8 * width, 'hidden': 2 * width},
         'none': {'kind': 'none'},
         'compressive': {'kind': 'compressive', 'length': length, 'rate': 4, 'levels': 5, **transformer},
+        'retrieval': {'kind': 'retrieval', 'width': 2 * width, 'entry': 2 * width},
         'state_space': {'kind': 'state_space', 'width': 2 * width, 'depth': depth, 'heads': 4, 'hidden': 2 * hidden},
     }
     transitions = {'masked': {'kind': 'masked', 'steps': 4, 'temperature': 0.5, **transformer}}

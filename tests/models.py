@@ -37,6 +37,7 @@ MEMORIES = {
     'none': {},
     'compressive': {'length': 3, 'rate': 2, 'levels': 2, 'width': 16, 'depth': 1, 'heads': 2, 'hidden': 16},
     'recurrent': {'deter': 16, 'hidden': 8},
+    'retrieval': {'capacity': 4, 'entry': 6, 'keys': 8, 'slots': 2, 'width': 16, 'embedding': 4},
     'state_space': {'width': 16, 'depth': 1, 'heads': 2, 'hidden': 16, 'embedding': 4, 'slots': 2},
     'window': {'length': 3, 'width': 16, 'depth': 1, 'heads': 2, 'hidden': 16},
     'stack': {
@@ -118,6 +119,10 @@ def shaken(memory, z, action_BTA):
     """Variables of a memory, none of them as it begins: noise is added to all."""
     first = jax.tree.map(lambda x: x[:, 0], (z, action_BTA))
     begin = lambda m, z, a: m.step(m.initial(a.shape[0])[0], z, a)
-    variables = initializers.draw(lambda key: memory.init(key, *first, method=begin), 1, jax.random.key(1))
+    return noisy(initializers.draw(lambda key: memory.init(key, *first, method=begin), 1, jax.random.key(1)))
+
+
+def noisy(variables):
+    """Noise is added to all: what begins as zero would hide a mistake."""
     leaves, tree = jax.tree.flatten(variables)
     return tree.unflatten([x + 0.3 * jax.random.normal(jax.random.key(i), x.shape) for i, x in enumerate(leaves)])

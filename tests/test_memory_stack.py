@@ -15,6 +15,7 @@ from worldmodels import rng
 from worldmodels.build import build_model, complete
 from worldmodels.memory.base import Memory
 from worldmodels.memory.stack import Stack
+from worldmodels.nn import initializers
 from worldmodels.training import config as config_lib
 from worldmodels.training import experiment
 from worldmodels.transition.masked import Masked
@@ -132,6 +133,30 @@ def test_losses_of_the_parts_are_on_their_own_slots():
         jax.eval_shape(lambda: twice.init(jax.random.key(0), method=run))
     with pytest.raises(ValueError, match=f"memory.parts.a is trained by .* its width, {D}, must be the stack's, 9"):
         Stack(WIRING['layout'], 'float32', FrozenDict(a=Counted()), 9)
+
+
+def test_a_bank_beside_a_window_takes_further_slots_and_is_changed_without_the_window_noticing():
+    bank = {'kind': 'retrieval', 'capacity': 4, 'entry': 8, 'keys': 4, 'slots': 2, 'width': 8, 'embedding': 4}
+    memory = stack_of({'near': NEAR, 'bank': bank})
+    z, action = experience()
+    begin = lambda key: memory.init(key, None, z, action, RESET_BT, method='sequence')
+    variables = initializers.draw(begin, 1, jax.random.key(1))
+    h, context = jax.jit(lambda: memory.apply(variables, None, z, action, RESET_BT, method='sequence'))()
+    assert (memory.slots, memory.aligned, context.shape) == (N + 2, True, (B, T, N + 2, D))
+
+    @jax.jit
+    def step(h, z, action, reset):
+        return memory.apply(variables, memory.reset(h, reset), z, action, method='step')
+
+    stepped = memory.initial(B)[0]
+    for t in range(T):
+        stepped, shown = step(stepped, jax.tree.map(lambda x, t=t: x[:, t], z), action[:, t], RESET_BT[:, t])
+        np.testing.assert_allclose(shown, context[:, t], atol=1e-5)
+    first = (jax.tree.map(lambda x: x[:, 0], z), action[:, 0], RESET_BT[:, 0] & False)
+    _, before = step(h, *first)
+    _, after = step({**h, 'bank': memory.parts['bank'].delete(h['bank'], np.ones((B, 4), bool))}, *first)
+    np.testing.assert_array_equal(after[:, :N], before[:, :N])
+    assert (after[:, N:] != before[:, N:]).any((1, 2)).all()
 
 
 def test_nothing_remembered_shows_nothing():

@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from models import SPEC, config
 
+from worldmodels.build import build_model
 from worldmodels.memory.state_space import RULES, StateSpace
 from worldmodels.nn import recurrence
 from worldmodels.types import Latent
@@ -168,5 +170,7 @@ def test_a_thousand_ticks_change_no_shape_and_something_of_the_first_is_left(rul
 def test_bytes_and_refusals():
     assert make('diagonal').nbytes(3) == 3 * 2 * 32 * 4
     assert make('delta').nbytes() == 2 * 2 * 8 * 16 * 4
-    with pytest.raises(ValueError, match=r"memory\.rule is 'delt'; did you mean 'delta'"):
-        make('delt')
+    chosen = config('palette', 'masked', 'state_space', 'frame', ('transition',), 'departure')
+    chosen['memory'] = {'kind': 'state_space', 'rule': 'delt'}
+    with pytest.raises(ValueError, match=r"model\.memory\.rule is 'delt'; did you mean 'delta'"):
+        build_model(chosen, SPEC, 'float32')

@@ -137,4 +137,4 @@ def test_every_combination_trains_and_dreams_or_says_why_not(heart, transition, 
 
 
 def test_axes_are_all_there():
-    assert [len(axis) for axis in AXES] == [4, 3, 6, 3, 8, 2]
+    assert [len(axis) for axis in AXES] == [4, 3, 7, 3, 8, 2]

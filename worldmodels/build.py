@@ -310,6 +310,9 @@ def _fields(part: str, cls: type, config: Mapping, wiring: Mapping, where: str =
                 f'{where}.{name} is {value!r}, a {type(value).__name__}; it takes a {type(default).__name__} '
                 f'(default {default!r}).'
             )
+        valid = getattr(cls, 'CHOICES', {}).get(name)
+        if valid and value not in valid:
+            raise ValueError(f"{where}.{name} is '{value}'; {_nearest(value, valid)}")
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
     for name in (n for n in settable if INNER in declared[n].metadata):
         values[name] = _several(declared[name].metadata[INNER], config.get(name, {}), wiring, f'{where}.{name}')

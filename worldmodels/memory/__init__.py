@@ -11,6 +11,7 @@ M, D) is seen.
 from worldmodels.memory.compressive import Compressive
 from worldmodels.memory.none import Nothing
 from worldmodels.memory.recurrent import Recurrent
+from worldmodels.memory.retrieval import Retrieval
 from worldmodels.memory.stack import Stack
 from worldmodels.memory.state_space import StateSpace
 from worldmodels.memory.window import Window
@@ -22,6 +23,7 @@ KINDS = {
     'recurrent': Recurrent,
     'state_space': StateSpace,
     'compressive': Compressive,
+    'retrieval': Retrieval,
     'stack': Stack,
     'window': Window,
 }

@@ -24,8 +24,8 @@ either rule and in either form, at any age.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
@@ -129,12 +129,7 @@ class StateSpace(Memory):
     embedding: int = 32
     slots: int = 4
 
-    def __post_init__(self) -> None:
-        if self.rule not in RULES:
-            near = difflib.get_close_matches(self.rule, RULES, 1)
-            offer = f"did you mean '{near[0]}'? " if near else ''
-            raise ValueError(f"memory.rule is '{self.rule}'; {offer}Valid: {', '.join(RULES)}.")
-        super().__post_init__()
+    CHOICES: ClassVar = {'rule': RULES}
 
     def setup(self) -> None:
         self.embed = EmbedLatent(self.embedding, self.dtype, self.classes if self.table else None)
