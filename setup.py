@@ -20,6 +20,7 @@ REQUIRES = [
     'orbax-checkpoint>=0.12,<0.13',
     'pillow>=11,<14',
     'rich>=14,<16',
+    'scipy>=1.14,<2',
     'tensorboardX>=2.6.4,<3',
     'tensorflow-datasets>=4.9.10,<5',
 ]

@@ -33,7 +33,7 @@ ARROWS = {
     'lock': set(),
     'ranges': set(),
     'world_model': BASE | PARTS,
-    'build': BASE | PARTS | {'world_model', 'imports', 'ranges'},
+    'build': BASE | PARTS | {'nn', 'world_model', 'imports', 'ranges'},
     'interaction': BASE,
     'rollout': BASE | PARTS | {'world_model', 'interaction'},
     'worlds': BASE | {'imports'},

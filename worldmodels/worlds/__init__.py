@@ -178,7 +178,7 @@ def _known(name: str) -> tuple[str, str]:
     if family in FAMILIES and (name in names(family) or getattr(_module(family), 'has', lambda name: False)(rest)):
         return family, rest
     own = f" A world of your own is named '{imports.FORM}'." if not family or not rest else ''
-    raise ValueError(f"There is no world {name!r}: give 'family/name'{_nearest(name)}.{own}")
+    raise ValueError(f"There is no world {name!r}: give 'family/name'{_nearest(name)}{own}")
 
 
 def _nearest(name: str) -> str:
@@ -186,4 +186,4 @@ def _nearest(name: str) -> str:
     short = {full.partition('/')[2].lower(): full for full in known}
     near = difflib.get_close_matches(name, known, 1, 0.5)
     near = near or [short[n] for n in difflib.get_close_matches(name.lower(), short, 1, 0.5)]
-    return f', did you mean {near[0]!r}?' if near else f'; families are {", ".join(FAMILIES)}'
+    return f', did you mean {near[0]!r}?' if near else f'; families are {", ".join(FAMILIES)}.'
