@@ -1,6 +1,7 @@
 """The benchmark's workloads: shapes that others have published or that peers were measured on, with noise for data.
 
 python launch/benchmark.py tokenizer masked_dynamics masked_dreaming dreamer_1m
+python launch/benchmark.py autoregressive_dynamics autoregressive_dreaming
 python launch/benchmark.py mae_tokenizer flow_dynamics flow_dreaming flow_dreaming_4 shortcut_dynamics
 """
 
@@ -17,6 +18,8 @@ MEASURES = {
     'tokenizer': ('train',),
     'masked_dynamics': ('train',),
     'masked_dreaming': ('dream',),
+    'autoregressive_dynamics': ('train',),
+    'autoregressive_dreaming': ('dream',),
     'mae_tokenizer': ('train',),
     'flow_dynamics': ('train',),
     'flow_dreaming': ('dream',),
@@ -61,11 +64,11 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
 
 
 def _video(config: ml_collections.ConfigDict, variant: str) -> None:
-    """4 x 16 frames of 64 x 64 x 3 in patches of 8: a tokenizer of 1,024 codes; masked dynamics on it, frozen.
+    """4 x 16 frames of 64 x 64 x 3 in patches of 8: a tokenizer of 1,024 codes; dynamics on it, frozen.
 
-    Parameters are within a tenth of the peers': 2.20M for the tokenizer, 5.11M with the dynamics (peer 4.67M, which counts a
-    latent-action model that we do not have). The history is read once a frame by a deep memory, so that the rounds of
-    decoding repeat a shallow network.
+    Parameters are within a tenth of the peers': 2.20M for the tokenizer, 5.11M with either dynamics (peers 4.67M, which counts
+    a latent-action model that we do not have). The history is read once a frame by a deep memory, so that the rounds of
+    decoding, or the tokens one after the other, repeat a shallow network.
     """
     config.world = {'name': 'random', 'image': (64, 64, 3), 'actions': 6}
     config.data.update({'batch_size': 4, 'segment_length': 16})
@@ -81,11 +84,15 @@ def _video(config: ml_collections.ConfigDict, variant: str) -> None:
             'decoder_depth': 4,
         },
         'filter': {'reads': 'frame'},
-        'transition': {'kind': 'masked', 'width': 128, 'depth': 2, 'heads': 4, 'hidden': 512, 'steps': 25},
+        'transition': {'kind': 'masked', 'width': 128, 'depth': 2, 'heads': 4, 'hidden': 512},
         'memory': {'kind': 'window', 'length': 16, 'width': 128, 'depth': 6, 'heads': 4, 'hidden': 512},
         'outcome': {'reads': 'departure', 'units': 128},
         'context_to': ('transition', 'outcome'),
     }
+    if variant.startswith('autoregressive'):
+        config.model.transition.kind = 'autoregressive'
+    else:
+        config.model.transition.steps = 25
     if variant == 'tokenizer':
         config.train.parts = ('heart',)
         config.train.weights = {'reconstruction': 1.0, 'saturation': 1.0}

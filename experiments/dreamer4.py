@@ -4,6 +4,7 @@ python launch/collect.py --world=navix/DoorKey-Random-8x8 --path=runs/doorkey/da
 python launch/train.py --config=experiments/dreamer4.py:tokenizer --workdir=runs/dreamer4/tokenizer
 python launch/train.py --config=experiments/dreamer4.py:dynamics --workdir=runs/dreamer4/dynamics
 python launch/evaluate.py --workdir=runs/dreamer4/dynamics
+python launch/evaluate.py --workdir=runs/dreamer4/dynamics --dial=steps=64 --out=runs/dreamer4/steps_64
 
 Expected: 4 steps within a tenth of 64 in every score of the report. After this training (the tokenizer 2 minutes, the
 dynamics 9, two cores of an Intel Xeon (AVX-512) with other programs on them), 200 held-out starts, one dream each:

@@ -29,8 +29,9 @@ HEARTS = {
     'categorical': {'stoch': 4, 'classes': 3, 'depth': 2, 'units': 8, 'layers': 1},
 }
 TRANSITIONS = {
-    'masked': {'width': 16, 'depth': 1, 'heads': 2, 'hidden': 16, 'steps': 2},
     'categorical': {'hidden': 16, 'layers': 1},
+    'masked': {'width': 16, 'depth': 1, 'heads': 2, 'hidden': 16, 'steps': 2},
+    'autoregressive': {'width': 16, 'depth': 1, 'heads': 2, 'hidden': 16},
     'flow': {'width': 16, 'depth': 1, 'heads': 2, 'hidden': 16, 'steps': 2},
 }
 MEMORIES = {

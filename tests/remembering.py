@@ -12,6 +12,12 @@ from worldmodels.memory.base import Memory
 from worldmodels.types import Latent
 from worldmodels.worlds import recall
 
+BANKS = {
+    'content': {'write': 'all', 'retrieve': 'content', 'update': 'replace', 'forget': 'oldest'},
+    'recency': {'write': 'every_k', 'retrieve': 'recency', 'update': 'refresh', 'forget': 'least_used', 'every': 2},
+    'place': {'write': 'novelty', 'retrieve': 'place', 'update': 'none', 'forget': 'least_used'},
+}
+"""Policies of an episodic bank, by what it retrieves."""
 SURE = 0.9  # probability that Answers gives the token it means
 
 

@@ -18,12 +18,14 @@ from experiments import (
     doorkey,
     dreamer4,
     dreamer_v3,
+    drift,
     genie,
     memory_anchoring,
     memory_table,
     minatar,
     real_worlds,
 )
+from worldmodels import transition as transitions
 from worldmodels.build import abstract_variables, build_model, complete
 from worldmodels.evaluation.benchmark import spec_of
 from worldmodels.evaluation.settings import Settings
@@ -56,6 +58,7 @@ ALL = (
     + [(genie, f'{v},size={size}') for v in genie.VARIANTS for size in genie.SIZES]
     + [(benchmarks, name) for name in benchmarks.MEASURES]
     + [(memory_table, arg) for arg in MEMORY]
+    + [(drift, f'{v},size=tiny,corruption=0.1') for v in drift.VARIANTS]
 )
 
 
@@ -101,6 +104,20 @@ def test_the_tables_of_memories_share_their_trainings():
         assert f'{train[2].removeprefix("--workdir=")}/anchoring/report.json' == row.report
         if transition == 'categorical':
             assert row.stages[:2] == table[f'{world}-{memory}'].stages[:2]
+
+
+def test_the_table_of_drift_has_each_transition_with_the_remedy_and_without():
+    rows = {row.name: row for row in drift.get_table('somewhere')}
+    assert list(rows) == [name + more for name in transitions.KINDS for more in ('', '-corrupted')]
+    for name, row in rows.items():
+        (_, play), *_, (_, train), (_, ask) = row.stages
+        config = drift.get_config(train[1].partition(':')[2])
+        assert config.model.transition.kind == row.about['transition']
+        assert config.train.corruption == row.about['corruption'] == (0.1 if name.endswith('corrupted') else 0)
+        assert config.world.name == row.about['world']
+        assert f'--path={train[3].removeprefix("--config.data.path=")}' in play
+        assert row.report == ask[1].removeprefix('--workdir=') + '/drift/report.json'
+        assert config.evaluate.context + config.evaluate.horizon <= config.world.max_steps
 
 
 def test_every_field_of_a_model_can_be_set():

@@ -148,7 +148,7 @@ def test_a_bank_beside_a_window_takes_further_slots_and_is_changed_without_the_w
     def step(h, z, action, reset):
         return memory.apply(variables, memory.reset(h, reset), z, action, method='step')
 
-    stepped = memory.initial(B)[0]
+    stepped = memory.apply(variables, B, method='initial')[0]
     for t in range(T):
         stepped, shown = step(stepped, jax.tree.map(lambda x, t=t: x[:, t], z), action[:, t], RESET_BT[:, t])
         np.testing.assert_allclose(shown, context[:, t], atol=1e-5)

@@ -19,8 +19,10 @@ B, T = 3, 7
 FIRSTS = ((0, 0), (1, 3), (1, 4), (2, 6))
 FRAME = [('tokens', 'masked', m, 'frame', ('transition', 'outcome'), 'departure') for m in MEMORIES]
 FRAME += [('categorical', 'categorical', m, 'frame', READERS, 'arrival') for m in MEMORIES]
+FRAME += [('palette', 'autoregressive', 'window', 'frame', ('transition', 'outcome'), 'departure')]
 FRAME += [('continuous', 'flow', 'window', 'frame', ('transition', 'outcome'), 'departure')]
 SCANNED = [('categorical', 'categorical', m, r, READERS, 'arrival') for m in MEMORIES for r in ('memory', 'prediction')]
+SCANNED += [('categorical', 'autoregressive', 'recurrent', 'prediction', READERS, 'arrival')]
 name = lambda c: '-'.join(c[:4])
 
 
@@ -37,6 +39,14 @@ def setting(choice):
 
 def visible(trace):
     return trace.z, trace.context_BTMD, trace.departure
+
+
+def test_corrupted_parallel_is_corrupted_scanned():
+    m, variables, keys_BT = setting(FRAME[0])
+    ticks = experience(B, T, firsts=FIRSTS)
+    seen = [rollout.observe(m, variables, ticks, keys_BT, None, how, 0.5) for how in ('parallel', 'scan')]
+    (last_a, a), (last_b, b) = seen
+    chex.assert_trees_all_close((last_a, visible(a)), (last_b, visible(b)), atol=1e-5)
 
 
 @pytest.mark.parametrize('carried', [False, True])

@@ -1,8 +1,13 @@
 """Configs: what is refused, and in which words; and that a config survives its file."""
 
+import json
+
+import models
 import pytest
 import training_fake as fake
 
+from worldmodels import build
+from worldmodels.training import checkpoint
 from worldmodels.training import config as config_lib
 
 
@@ -81,3 +86,23 @@ def test_the_length_of_a_run_counts_where_the_learning_rate_follows_it():
         for n in (10, 20)
     )
     assert {k for k in a if a[k] != b[k]} == {'train.steps'}
+
+
+def test_a_workdir_goes_on_where_its_parts_have_gained_fields_that_nobody_turned(tmp_path):
+    config, spec = fake.config(), models.SPEC
+    config.model = build.complete(models.config('tokens', 'masked', 'stack', 'frame', ('transition',), 'departure'))
+
+    def go_on(**fields):
+        config.model.transition.update(fields)
+        checkpoint.write_config(tmp_path, config, spec, config_lib.fingerprint(config, spec.to_json(), 'data'))
+
+    go_on()
+    path = tmp_path / 'fingerprint.json'
+    whole = json.loads(path.read_text())
+    missing = ('model.transition.drop_action', 'model.transition.order', 'model.memory.parts.near.neighbours')
+    path.write_text(json.dumps({k: v for k, v in whole.items() if k not in missing}))
+    go_on()
+    assert json.loads(path.read_text()) == whole
+    path.write_text(json.dumps({k: v for k, v in whole.items() if k not in missing}))
+    with pytest.raises(ValueError, match=r'model.transition.drop_action \(0.0 there, 0.5 here\)'):
+        go_on(drop_action=0.5)

@@ -119,6 +119,36 @@ def _completed(part: str, cls: type, given: dict[str, Any], where: str) -> dict[
     return out
 
 
+def dials_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The dials of the transition that a `config.model` chooses, and where they stand unless told otherwise."""
+    config = _plain(config)
+    declared, given = _declared(_class('transition', config)), config['transition']
+    return {n: given.get(n, declared[n].default) for n in getattr(_class('transition', config), 'DIALS', ())}
+
+
+def read_dials(config: Mapping[str, Any], spec: Spec, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Dials by name, values that are text read by the type of the dial.
+
+    Raises:
+      ValueError: the transition has no such dial (the nearest one is offered), or it cannot be turned there.
+    """
+    config, known, out = _plain(config), dials_of(config), {}
+    for name, value in given.items():
+        if name not in known:
+            kind = config['transition']['kind']
+            offer = _nearest(name, list(known)) if known else 'It has none.'
+            raise ValueError(f"'{name}' is no dial of transition '{kind}'; {offer}")
+        takes = type(known[name])
+        try:
+            out[name] = takes(value) if isinstance(value, str) else value
+        except ValueError:
+            raise ValueError(
+                f"the dial '{name}' was given {value!r}; it takes a value of type {takes.__name__}, such as {known[name]!r}."
+            ) from None
+    build_model({**config, 'transition': {**config['transition'], **out}}, spec)  # a dial is a field, checked as one
+    return out
+
+
 def init_variables(model: WorldModel, seed: int) -> PyTree:
     """Fresh variables {'params': ..., 'constants': ...} of a model, float32."""
     return initializers.draw(_initial(model), seed, rng.stream(seed, 'params'))

@@ -13,7 +13,7 @@ LARGEST = 1 << 16
 _UNROLLED = {'depth': 1024, 'encoder_depth': 256, 'decoder_depth': 256, 'layers': 256, 'steps': 4096}
 _UNROLLED |= {'length': 1 << 14, 'levels': 16}
 _ZERO = ('encoder_depth', 'decoder_depth', 'depth', 'layers', 'latents')
-_SHARES = ('hide', 'unimix', 'floor', 'shortcuts', 'threshold')
+_SHARES = ('hide', 'unimix', 'floor', 'shortcuts', 'threshold', 'drop_action')
 
 
 def fault(values: Mapping[str, Any], reals: Sequence[str] = ()) -> tuple[str, str] | None:

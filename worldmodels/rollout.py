@@ -73,7 +73,7 @@ def swap(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), tree)
 
 
-@partial(jax.jit, static_argnames=('model', 'execution'))
+@partial(jax.jit, static_argnames=('model', 'execution', 'corruption'))
 def observe(
     model: WorldModel,
     variables: PyTree,
@@ -81,6 +81,7 @@ def observe(
     keys_BT: jax.Array,
     belief: Belief | None = None,
     execution: str = 'auto',
+    corruption: float = 0.0,
 ) -> tuple[Belief, Trace]:
     """Follows what happened: the belief after the last tick, and the trace of all of them.
 
@@ -91,6 +92,8 @@ def observe(
       belief: carried in from the row's previous segment; None starts anew whatever `continues_B` says.
       execution: 'scan' follows tick by tick; 'parallel' encodes and remembers all ticks at once, which only a filter that
         reads the frame alone allows; 'auto' takes the parallel one where it can. They mean the same.
+      corruption: of what memory and departures are given of each frame (`heart.corruption`), for training; the trace's z and
+        posterior, and the z of the belief returned, are as they were seen.
 
     Raises:
       ValueError: 'parallel' with a filter that reads more than the frame.
@@ -109,27 +112,29 @@ def observe(
     start = belief if carried else model.apply(variables, B, method='initial')
     if parallel and execution != 'scan':
 
-        def follow_all(m: WorldModel) -> tuple[Posterior, PyTree, jax.Array]:
+        def follow_all(m: WorldModel) -> tuple[Posterior, Latent, PyTree, jax.Array]:
             nothing_BMD = jnp.zeros((B * T, 0, 1), jnp.float32)
             posterior = m.perceive(fold_time(features), nothing_BMD, None, keys_BT.reshape(-1))
             posterior = unfold_time(posterior, B)
             h = start.h if carried else None
-            return posterior, *m.memory.sequence(h, posterior.latent, action_BTA, reset_BT)
+            z = m.corrupted(posterior.latent, corruption, keys_BT)
+            return posterior, z, *m.memory.sequence(h, z, action_BTA, reset_BT)
 
-        posterior, h, context_BTMD = model.apply(variables, method=follow_all)
+        posterior, remembered, h, context_BTMD = model.apply(variables, method=follow_all)
         prediction = None
-        belief = Belief(jax.tree.map(lambda x: x[:, -1], posterior.latent), h, context_BTMD[:, -1])
     else:
 
         def follow(belief: Belief, inputs: PyTree) -> tuple[Belief, PyTree]:
-            belief, out = model.apply(variables, belief, *inputs, method='follow')
-            return belief, (belief.context_BMD, out)
+            belief, out = model.apply(variables, belief, *inputs, corruption, method='follow')
+            return belief, (belief.z, belief.context_BMD, out)
 
         inputs = swap((action_BTA, keys_BT, features, reset_BT))
         belief, outs = jax.lax.scan(follow, start, inputs)
-        context_BTMD, (posterior, prediction) = swap(outs)
+        h = belief.h
+        remembered, context_BTMD, (posterior, prediction) = swap(outs)
     z = posterior.latent
-    before = _before(model, variables, start, (z, context_BTMD), reset_BT)
+    belief = Belief(jax.tree.map(lambda x: x[:, -1], z), h, context_BTMD[:, -1])
+    before = _before(model, variables, start, (remembered, context_BTMD), reset_BT)
     trace = Trace(Departure(before[0], action_BTA, before[1]), z, context_BTMD, posterior, prediction, features)
     return belief, trace
 

@@ -45,6 +45,7 @@ import jax.numpy as jnp
 
 from worldmodels import rng
 from worldmodels.filter import Posterior
+from worldmodels.heart.corruption import corrupt
 from worldmodels.types import ActionSpace, Belief, Latent, PyTree, Spec, select
 
 PARTS = ('heart', 'action', 'filter', 'transition', 'memory', 'outcome')
@@ -150,17 +151,27 @@ class WorldModel(nn.Module):
         return after, Tick(self.outcome.mean(outputs), prediction, posterior)
 
     def follow(
-        self, belief: Belief, action_BA: jax.Array, keys_B: jax.Array, features: PyTree, reset_B: jax.Array
+        self,
+        belief: Belief,
+        action_BA: jax.Array,
+        keys_B: jax.Array,
+        features: PyTree,
+        reset_B: jax.Array,
+        corruption: float = 0.0,
     ) -> tuple[Belief, tuple[Posterior, PyTree]]:
-        """`tick` for training: features are encoded beforehand, outcomes are left to be read in parallel afterwards."""
+        """`tick` for training: features are encoded beforehand, outcomes are left to be read in parallel afterwards.
+
+        The belief is about what the frame was, corrupted (`corrupted`); the posterior is not.
+        """
         belief = self.restart(belief, reset_B)
         action_BA = jnp.where(reset_B[:, None], 0.0, action_BA)
         prediction = None
         if self.filter.reads == 'prediction':
             prediction = self.predict(belief.z, action_BA, belief.context_BMD)
         posterior = self.perceive(features, belief.context_BMD, prediction, keys_B)
-        h, context_BMD = self.memory.step(belief.h, posterior.latent, action_BA)
-        return Belief(posterior.latent, h, context_BMD), (posterior, prediction)
+        z = self.corrupted(posterior.latent, corruption, keys_B)
+        h, context_BMD = self.memory.step(belief.h, z, action_BA)
+        return Belief(z, h, context_BMD), (posterior, prediction)
 
     # -- its pieces -----------------------------------------------------------------------------------------------------
 
@@ -178,6 +189,10 @@ class WorldModel(nn.Module):
     def perceive(self, features: PyTree, context_BMD: jax.Array, prediction: PyTree, keys_B: jax.Array) -> Posterior:
         """q(z' | what the filter reads)."""
         return self.filter(features, context_BMD, prediction, rng.split(keys_B, 2)[1])
+
+    def corrupted(self, z: Latent, rate: float, keys: jax.Array) -> Latent:
+        """What is given to memory and transition in training (`heart.corruption`): z itself where the rate is 0."""
+        return corrupt(z, rate, rng.split(keys, 3)[2], self.heart.classes, self.latent) if rate else z
 
     def latent(self, tokens: jax.Array) -> Latent:
         """A sample of the transition as a latent: indices (B, N) are embedded, continuous tokens (B, N, E) are themselves."""

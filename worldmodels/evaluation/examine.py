@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from worldmodels.build import build_model
+from worldmodels.build import build_model, dials_of, read_dials
 from worldmodels.control.translated import ActionMap
 from worldmodels.data import episodes, pipeline
 from worldmodels.evaluation import actions, dreams, judge, report, starts, tiles
@@ -50,6 +50,11 @@ class Trained:
         model = build_model(config.model.to_dict(), spec, dtype)
         return cls(Path(workdir).resolve().name, model, variables, config, step)
 
+    def dials(self, settings: Settings) -> dict[str, Any]:
+        """The dials of an evaluation that this model has."""
+        known = dials_of(self.config.model)
+        return {name: value for name, value in settings.dials.items() if name in known}
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -72,7 +77,8 @@ def prepare(workdir: str, baselines: Sequence[str] = (), *, data: str = '', **ov
       workdir: of the run to examine.
       baselines: workdirs of runs to compare with on the same starts.
       data: dataset; default: the one the model was trained on.
-      **overrides: fields of `Settings`, above config.evaluate.
+      **overrides: fields of `Settings`, above config.evaluate; dials as values or as text. Other models turn those of the
+        dials that they have.
 
     Raises:
       ValueError: no checkpoint, a spec that differs between models and data, or settings that cannot be.
@@ -80,6 +86,8 @@ def prepare(workdir: str, baselines: Sequence[str] = (), *, data: str = '', **ov
     trained = Trained.load(workdir)
     others = [Trained.load(path) for path in baselines]
     settings = Settings.of(trained.config.evaluate, **overrides)
+    dials = read_dials(trained.config.model, trained.model.spec, settings.dials)
+    settings = dataclasses.replace(settings, dials=dials)
     path = data or trained.config.data.path
     spec = _spec_of_data(trained.model, path)
     _same_spec(trained, others)
@@ -160,13 +168,13 @@ def _judge_all(plan: Plan, clock: _Clock) -> list[report.Subject]:
             fast = None
             if owner is not None:
                 first, _ = next(dreams.batches(windows, size))
-                fast = speeds(owner.model, owner.variables, first, *span, **settings.dials)
+                fast = speeds(owner.model, owner.variables, first, *span, **owner.dials(settings))
             subjects.append(report.Subject(name, role, verdict, fast))
             clock.lap(name)
 
         for one in (trained, *others):
             role = 'model' if one is trained else 'baseline'
-            dreamer = dreams.imagined(one.model, one.variables, *span, **settings.dials)
+            dreamer = dreams.imagined(one.model, one.variables, *span, **one.dials(settings))
             options = {
                 'seeds': seeds,
                 'read': dreams.reader(one.model, one.variables),

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """config.evaluate: starts, ticks watched, ticks dreamed, dreams of each start, pixels of a cell's side, and the
-    sampling options of the transition (`dials`: steps, temperature).
+    dials of the transition, by name (`build.read_dials`).
     """
 
     starts: int = 200
@@ -40,3 +40,11 @@ class Settings:
             if name != 'dials' and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise ValueError(f'evaluate.{name} must be a whole number of at least 1, got {value!r}.')
         return cls(**{**values, 'dials': dict(values.get('dials', {}))})
+
+
+def parse_dials(words: Sequence[str]) -> dict[str, str] | None:
+    """NAME=VALUE, ... by name; None where there are none. Raises ValueError for a word without a value."""
+    for word in words:
+        if '=' not in word:
+            raise ValueError(f'--dial={word}: write --dial=NAME=VALUE, as in --dial=steps=4.')
+    return dict(word.split('=', 1) for word in words) or None

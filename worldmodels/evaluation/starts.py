@@ -25,15 +25,23 @@ class Episodes(Protocol):
     def __getitem__(self, index: int) -> dict[str, Any]: ...
 
 
-def draw(episodes: Episodes, count: int, context: int, horizon: int, seed: int) -> tuple[Ticks, np.ndarray]:
+def draw(
+    episodes: Episodes, count: int, context: int, horizon: int, seed: int, whole: bool = False
+) -> tuple[Ticks, np.ndarray]:
     """`count` windows of context + horizon ticks, and the episode (count,) each was taken from; no window twice.
 
-    Every episode gives one window, at a random place, before any gives its second.
+    Every episode gives one window, at a random place, before any gives its second. `whole`: all of a window lies within its
+    episode.
 
     Raises:
       ValueError: there are not as many places to start from.
     """
-    places = np.maximum(np.asarray(episodes.lengths) - context, 0)
+    places = np.maximum(np.asarray(episodes.lengths) - context - whole * (horizon - 1), 0)
+    if places.sum() < count and whole:
+        raise ValueError(
+            f'The held-out episodes offer {places.sum()} windows of {context + horizon} ticks, not {count}: ask for fewer or '
+            'shorter ones, or collect longer episodes.'
+        )
     if places.sum() < count:
         raise ValueError(
             f'The held-out episodes offer {places.sum()} places to dream from after {context} ticks of context, '

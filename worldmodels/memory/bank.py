@@ -4,7 +4,8 @@ $$q_{\mathrm{int}} = \mathrm{round}(127\,q / |q|), \qquad \mathrm{match}(q, k) =
 
 Keys are unit vectors rounded to 8 bits, once, when they are made (symmetric quantisation as in Jacob et al., 2017, arXiv
 1712.05877), so that matches are whole numbers: the same whatever the order of the sum, one tick at a time or many at
-once, and equal for frames that are equal. Decisions read nothing else, and have no gradient.
+once, and equal for frames that are equal. Looks and places, which are not learned, are first projected by fixed
+random signs (Achlioptas, 2003). Decisions read nothing else, and have no gradient.
 
 What holds something is told by a number of the episode beside each entry: a reset adds one to the bank's own, and copies
 nothing.

@@ -116,6 +116,28 @@ def categorical_at(logits: jax.Array, uniform: jax.Array) -> tuple[jax.Array, ja
     return group * width + place, jnp.log(weight) - jnp.log(jnp.sum(by_group, -1))
 
 
+def categorical_draw(logits: jax.Array, uniform: jax.Array, temperature: float) -> jax.Array:
+    """Classes (...) int32 of logits (..., K) at a temperature, by one uniform number each; at 0 the most likely."""
+    if temperature == 0:
+        return jnp.argmax(logits, -1).astype(jnp.int32)
+    return categorical_at(logits / temperature, uniform)[0]
+
+
+def balanced_kl(log_q: jax.Array, log_p: jax.Array, free_nats: float) -> dict[str, jax.Array]:
+    r"""DreamerV3's balanced KL of a posterior q against a prior p, both (B, N, K) log-probabilities, summed over tokens:
+    {'dynamics', 'representation'}, each (B,) nats,
+
+    $$\max(F, \mathrm{KL}[\mathrm{sg}(q) \Vert p]), \qquad \max(F, \mathrm{KL}[q \Vert \mathrm{sg}(p)])$$
+
+    with F the `free_nats` and sg stopping gradients.
+    """
+    stop = jax.lax.stop_gradient
+    return {
+        'dynamics': jnp.maximum(jnp.sum(categorical_kl(stop(log_q), log_p), -1), free_nats),
+        'representation': jnp.maximum(jnp.sum(categorical_kl(log_q, stop(log_p)), -1), free_nats),
+    }
+
+
 def _reached(weights: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Where the running sum of weights (..., n) first passes target (...), and how much of the target is left there."""
     sums = jnp.cumsum(weights, -1)

@@ -8,7 +8,8 @@ nothing of z'.
 
 Decoding is iterative and parallel (MaskGIT, Chang et al., 2022, arXiv 2202.04200): all unknown tokens are drawn at
 once, the most confident are kept, the rest drawn again; after round i of R, $\lfloor N \cos(\pi i / 2R) \rfloor$ are
-unknown. The number of rounds is a dial at sampling time.
+unknown. Rounds, their schedule and the order in which tokens come to be known are dials at sampling time; an order that
+spreads over the grid from the first round on is Halton's (Besnier et al., 2025, arXiv 2503.17076).
 """
 
 from __future__ import annotations
@@ -19,12 +20,25 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from worldmodels import rng
 from worldmodels.nn import initializers
-from worldmodels.nn.distributions import categorical_at, categorical_log_prob
+from worldmodels.nn.distributions import categorical_at, categorical_draw, categorical_log_prob
 from worldmodels.nn.transformer import Block, dense, grid_of, rms_norm
 from worldmodels.types import Layout
+
+MASKS = ('cosine', 'upper_half')
+"""Distributions of the share masked in training."""
+SCHEDULES = {
+    'cosine': lambda t: math.cos(0.5 * math.pi * t),
+    'linear': lambda t: 1 - t,
+    'square': lambda t: 1 - t**2,
+    'root': lambda t: 1 - math.sqrt(t),
+}
+"""Shares of the tokens that are unknown at t of the rounds. The square one keeps few tokens at first, the root one many."""
+ORDERS = ('confidence', 'random', 'raster', 'halton')
+"""What decides which tokens are kept first."""
 
 
 class Infill(nn.Module):
@@ -81,6 +95,32 @@ def draw_known(keys_B: jax.Array, tokens: int, schedule: str) -> jax.Array:
     return rng.draw(one, keys_B)
 
 
+def ranks(order: str, tokens: int, grid: tuple[int, int] | None) -> np.ndarray:
+    """int (N,): when each token's turn comes in a fixed order, 'raster' or 'halton'.
+
+    Halton's sequence of bases 2 and 3 over the cells of a grid, of base 2 over the tokens where they lie on none.
+    """
+    if order == 'raster':
+        return np.arange(tokens)
+    height, width = grid or (tokens, 1)
+    visited: dict[int, None] = {}
+    i = 0
+    while len(visited) < tokens:
+        i += 1
+        visited.setdefault(int(_radical(i, 2) * height) * width + int(_radical(i, 3) * width))
+    return np.argsort(list(visited))
+
+
+def _radical(i: int, base: int) -> float:
+    """The digits of i mirrored at the point, in [0, 1): van der Corput's sequence."""
+    out, share = 0.0, 1.0
+    while i:
+        i, digit = divmod(i, base)
+        share /= base
+        out += share * digit
+    return out
+
+
 def decode(
     logits_of: Callable[[jax.Array, jax.Array], jax.Array],
     keys_B: jax.Array,
@@ -88,6 +128,9 @@ def decode(
     steps: int,
     temperature: float = 1.0,
     choice: float = 1.0,
+    schedule: str = 'cosine',
+    order: str = 'confidence',
+    grid: tuple[int, int] | None = None,
 ) -> jax.Array:
     """Draw all tokens of a frame in `steps` rounds.
 
@@ -97,42 +140,60 @@ def decode(
       tokens: N.
       steps: rounds; 1 draws everything at once, N one token a round on average.
       temperature: of the tokens; 0 takes the most likely.
-      choice: Gumbel noise in the choice of which tokens to keep, annealed to 0 over the rounds.
+      choice: Gumbel noise in the choice of the most confident tokens, annealed to 0 over the rounds.
+      schedule: how many tokens are unknown after each round, a name in SCHEDULES.
+      order: which are kept first, a name in ORDERS: the most 'confidence'; 'random', anew for each example; 'raster';
+        'halton' (`ranks`).
+      grid: where the tokens lie, for Halton's order.
 
     Returns:
       index_BN int32.
 
     Raises:
-      ValueError: fewer than one round.
+      ValueError: fewer than one round, or names that do not exist.
     """
-    if steps < 1:
-        raise ValueError(f'decoding was asked for {steps} rounds; it takes at least 1.')
+    check_decoding(steps, schedule, order)
     B = keys_B.shape[0]
-    # How many tokens are still unknown after each round: a cosine, N before the first and 0 after the last.
-    left = [int(tokens * math.cos(0.5 * math.pi * (i + 1) / steps)) for i in range(steps)]
+    # How many tokens are still unknown after each round: N before the first and 0 after the last.
+    left = [math.floor(tokens * SCHEDULES[schedule]((i + 1) / steps) + 1e-9) for i in range(steps)]
     # All noise is drawn before the rounds begin: (rounds, B, N) numbers for the tokens, as many for the choice.
     token_keys_B, choice_keys_B = rng.split(keys_B, 2)
     uniform_RBN = rng.draw(lambda key: jax.random.uniform(key, (steps, tokens)), token_keys_B).swapaxes(0, 1)
-    noise_RBN = rng.draw(lambda key: jax.random.gumbel(key, (steps, tokens)), choice_keys_B).swapaxes(0, 1)
-    noise_RBN = choice * (1 - (jnp.arange(steps)[:, None, None] + 1) / steps) * noise_RBN
+    if order == 'confidence':
+        noise_RBN = rng.draw(lambda key: jax.random.gumbel(key, (steps, tokens)), choice_keys_B).swapaxes(0, 1)
+        noise_RBN = choice * (1 - (jnp.arange(steps)[:, None, None] + 1) / steps) * noise_RBN
+    elif order == 'random':
+        noise_RBN = jnp.tile(rng.draw(lambda key: jax.random.uniform(key, (tokens,)), choice_keys_B), (steps, 1, 1))
+    else:
+        noise_RBN = jnp.tile(-jnp.asarray(ranks(order, tokens, grid), jnp.float32), (steps, B, 1))
 
     def round_(carry: tuple[jax.Array, jax.Array], inputs: tuple[jax.Array, jax.Array, jax.Array]) -> tuple:
         index_BN, known_BN = carry
-        unknown, uniform_BN, noise_BN = inputs
+        unknown, uniform_BN, turn_BN = inputs
         logits_BNK = logits_of(index_BN, known_BN)
         if temperature == 1:
             drawn_BN, confidence_BN = categorical_at(logits_BNK, uniform_BN)
         else:
-            greedy = temperature == 0
-            drawn_BN = jnp.argmax(logits_BNK, -1) if greedy else categorical_at(logits_BNK / temperature, uniform_BN)[0]
+            drawn_BN = categorical_draw(logits_BNK, uniform_BN, temperature)
             confidence_BN = categorical_log_prob(jax.nn.log_softmax(logits_BNK), drawn_BN)
-        confidence_BN = jnp.where(known_BN, jnp.inf, confidence_BN + noise_BN)
-        bar_B = jnp.sort(confidence_BN, -1)[:, unknown]  # tokens exactly as confident as the last kept are kept too
+        if order == 'confidence':
+            turn_BN = confidence_BN + turn_BN
+        turn_BN = jnp.where(known_BN, jnp.inf, turn_BN)
+        bar_B = jnp.sort(turn_BN, -1)[:, unknown]  # tokens exactly as confident as the last kept are kept too
         index_BN = jnp.where(known_BN, index_BN, drawn_BN.astype(jnp.int32))
-        return (index_BN, confidence_BN >= bar_B[:, None]), None
+        return (index_BN, turn_BN >= bar_B[:, None]), None
 
     start = (jnp.zeros((B, tokens), jnp.int32), jnp.zeros((B, tokens), bool))
     rounds = (jnp.asarray(left, jnp.int32), uniform_RBN, noise_RBN)
     if steps == 1:
         return round_(start, jax.tree.map(lambda x: x[0], rounds))[0][0]
     return jax.lax.scan(round_, start, rounds)[0][0]
+
+
+def check_decoding(steps: int, schedule: str, order: str) -> None:
+    """Raises ValueError for what `decode` cannot do."""
+    if steps < 1:
+        raise ValueError(f'decoding was asked for {steps} rounds; it takes at least 1.')
+    for what, name, known in (('schedule', schedule, SCHEDULES), ('order', order, ORDERS)):
+        if name not in known:
+            raise ValueError(f"decoding was asked for the {what} '{name}'; take one of {', '.join(known)}.")

@@ -29,6 +29,7 @@ import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
 
+from worldmodels import build
 from worldmodels.data import making
 from worldmodels.training import config as config_lib
 from worldmodels.training import integrity, processes
@@ -176,6 +177,7 @@ def write_config(
     workdir = pathlib.Path(workdir)
     if (workdir / 'fingerprint.json').exists():
         now, before = fingerprint, _read_json(workdir / 'fingerprint.json')
+        before = {**_since(before, config.model.to_dict()), **before}
         differ = sorted(k for k in {*now, *before} if now.get(k) != before.get(k))
         if differ:
             fields = ', '.join(
@@ -190,6 +192,22 @@ def write_config(
     _write(workdir / 'config.json', config_lib.to_json(config))
     _write(workdir / 'spec.json', _text(spec.to_json()))
     _write(workdir / 'fingerprint.json', _text(fingerprint))
+
+
+def _since(before: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
+    """Fields that parts of a model have gained since a fingerprint was written, as they are unless told otherwise.
+
+    What a new field says unless told otherwise is what was so without it.
+    """
+    new = [k for k in config_lib.dotted({'model': model}) if k not in before and not k.endswith('.kind')]
+    if not new or 'model.transition.kind' not in before:
+        return {}
+    for name in new:
+        *sections, field = name.split('.')[1:]
+        section = functools.reduce(dict.__getitem__, sections, model)
+        section.pop(field)
+    told = config_lib.dotted({'model': build.complete(model)})
+    return {name: told[name] for name in new if name in told}
 
 
 def await_config(workdir: str | os.PathLike, fingerprint: dict[str, Any]) -> None:

@@ -45,6 +45,7 @@ def default_config() -> ml_collections.ConfigDict:
                 'parts': PARTS,
                 'weights': {},
                 'dtype': 'auto',  # of activations: 'float32', 'bfloat16', or 'auto': bfloat16 except on CPU
+                'corruption': 0.0,  # of what the model goes on from, against drift (`heart.corruption`); 0: none
                 'ema': 0.0,  # decay of the slow copy of the trained parameters; 0 keeps none
                 'log_every': 10,
                 'evaluate_every': 0,  # loss on validation episodes every so many steps; 0 never
@@ -89,6 +90,7 @@ class StepConfig:
     parts: tuple[str, ...]
     weights: tuple[tuple[str, float], ...]
     ema: float
+    corruption: float = 0.0
 
 
 def check_fields(given: dict, allowed: Any, where: str) -> None:
@@ -139,6 +141,8 @@ def validate(config: ml_collections.ConfigDict) -> None:
             raise ValueError(f'config.watch.{field} is {config.watch[field]}, expected a limit of at least 0.')
     if not 0 <= train.ema < 1:
         raise ValueError(f'config.train.ema is {train.ema}, expected a decay of at least 0 and below 1.')
+    if not 0 <= train.corruption <= 1:
+        raise ValueError(f'config.train.corruption is {train.corruption}, expected a rate from 0 to 1.')
     if train.dtype not in ('auto', 'float32', 'bfloat16'):
         raise ValueError(f'config.train.dtype is "{train.dtype}", expected "auto", "float32" or "bfloat16".')
     if not train.parts:
@@ -163,6 +167,7 @@ def step_config(config: ml_collections.ConfigDict) -> StepConfig:
         parts=tuple(p for p in PARTS if p in config.train.parts),
         weights=tuple(sorted((k, float(w)) for k, w in config.train.weights.items())),
         ema=float(config.train.ema),
+        corruption=float(config.train.corruption),
     )
 
 
@@ -172,6 +177,8 @@ def fingerprint(config: ml_collections.ConfigDict, spec_json: dict, dataset: str
     `dataset` identifies what lies at the path. The length of a run counts only where the learning rate depends on it.
     """
     train = {k: config.train[k] for k in ('parts', 'weights', 'dtype', 'ema')}
+    if config.train.corruption:  # workdirs of before it was a field go on
+        train['corruption'] = config.train.corruption
     data = {k: v for k, v in config.data.items() if k != 'path' and (v or not k.startswith('long_'))}
     chosen = {
         'seed': config.seed,

@@ -30,6 +30,7 @@ def losses(
     belief: Belief | None,
     keys_B: jax.Array,
     parts: tuple[str, ...] = PARTS,
+    corruption: float = 0.0,
 ) -> tuple[Losses, Belief | None, dict[str, tuple[jax.Array, jax.Array]]]:
     """All losses of one batch.
 
@@ -39,6 +40,7 @@ def losses(
       keys_B: one key per example.
       parts: the parts being trained. A tokenizer and latent actions can be trained without the others: no memory, no
         transition. Left out they are frozen, and have no loss of their own.
+      corruption: of what the model goes on from (`heart.corruption`), never of what it is to foretell or to draw.
 
     Returns:
       losses by name, the belief after the last tick (None when only the heart is trained), metrics as (sum, count), and
@@ -67,7 +69,7 @@ def losses(
     if out and set(parts) <= {'heart', 'action'} and (model.heart.tokenizer or 'heart' not in parts):
         return out, None, metrics
 
-    belief, trace = observe(model, variables, ticks, rng.per_tick(watch_B, T), belief)
+    belief, trace = observe(model, variables, ticks, rng.per_tick(watch_B, T), belief, 'auto', corruption)
     folded: Trace = fold_time(trace)
     keys_BT = rng.per_tick(transition_B, T).reshape(-1)
 

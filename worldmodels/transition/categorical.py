@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from worldmodels.filter import Posterior
 from worldmodels.nn.dense import Dense
-from worldmodels.nn.distributions import categorical_kl, categorical_log_prob, categorical_sample, unimix
+from worldmodels.nn.distributions import balanced_kl, categorical_log_prob, categorical_sample, unimix
 from worldmodels.nn.layers import MLP, norm
 from worldmodels.nn.readout import Flat, Mixer, PerToken
 from worldmodels.types import Latent, Layout
@@ -30,6 +30,7 @@ class Categorical(nn.Module):
       hidden, layers: of the MLP, or of the mixer that replaces it on token grids.
       unimix: share of the uniform distribution.
       free_nats: below this a KL term is not pushed further.
+      temperature: of the tokens drawn, 0 for the most likely; a dial of `sample`.
     """
 
     classes: int
@@ -42,8 +43,10 @@ class Categorical(nn.Module):
     layers: int = 2
     unimix: float = 0.01
     free_nats: float = 1.0
+    temperature: float = 1.0
 
     likelihood = True
+    DIALS = ('temperature',)
 
     def setup(self) -> None:
         if self.grid_tokens:
@@ -71,28 +74,18 @@ class Categorical(nn.Module):
         return unimix(logits_BNK, self.unimix)
 
     def loss(self, prediction: jax.Array, posterior: Posterior, keys_B: jax.Array) -> dict[str, jax.Array]:
-        r"""Against a posterior q with probabilities, DreamerV3's balanced KL, summed over tokens: {'dynamics',
-        'representation'}, each (B,) nats,
+        """Against a posterior with probabilities, DreamerV3's balanced KL: {'dynamics', 'representation'} (`balanced_kl`).
 
-        $$\max(F, \mathrm{KL}[\mathrm{sg}(q) \Vert p]), \qquad \max(F, \mathrm{KL}[q \Vert \mathrm{sg}(p)])$$
-
-        with F the `free_nats` and sg stopping gradients. Against a tokenizer's tokens, their negative log-probability in nats
-        a token: {'transition': (B,)}.
+        Against a tokenizer's tokens, their negative log-probability in nats a token: {'transition': (B,)}.
         """
         prior_BNK = self.log_probs(prediction)
         if posterior.logits_BNK is None:
             return {'transition': -jnp.mean(categorical_log_prob(prior_BNK, posterior.latent.index_BN), -1)}
-        stop = jax.lax.stop_gradient
-        dynamics_B = jnp.sum(categorical_kl(stop(posterior.logits_BNK), prior_BNK), -1)
-        representation_B = jnp.sum(categorical_kl(posterior.logits_BNK, stop(prior_BNK)), -1)
-        return {
-            'dynamics': jnp.maximum(dynamics_B, self.free_nats),
-            'representation': jnp.maximum(representation_B, self.free_nats),
-        }
+        return balanced_kl(posterior.logits_BNK, prior_BNK, self.free_nats)
 
     def sample(self, prediction: jax.Array, keys_B: jax.Array, **dials: Any) -> jax.Array:
         """index_BN int32. Dial: temperature, 0 for the most likely class."""
-        temperature = dials.get('temperature', 1.0)
+        temperature = dials.get('temperature', self.temperature)
         log_probs_BNK = self.log_probs(prediction)
         if temperature == 0:
             return jnp.argmax(log_probs_BNK, -1).astype(jnp.int32)

@@ -19,17 +19,15 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from worldmodels import rng
 from worldmodels.filter import Posterior
-from worldmodels.nn import initializers
 from worldmodels.nn.dense import Dense
-from worldmodels.nn.readout import divide
-from worldmodels.nn.transformer import Block, EmbedLatent, dense, grid_of, rms_norm
+from worldmodels.nn.slots import Known, Slots, check_guidance, guided, unsaid
+from worldmodels.nn.transformer import Block, dense, grid_of, rms_norm
 from worldmodels.types import Latent, Layout
 
 LEVELS = 6
@@ -99,15 +97,6 @@ def draw_steps(keys_B: jax.Array, shortcuts: float) -> tuple[jax.Array, jax.Arra
     return rng.draw(one, keys_B)
 
 
-@flax.struct.dataclass
-class Known:
-    """All that is known of the next frame: aligned with its slots, in further slots, and the departure's own numbers."""
-
-    given_BND: jax.Array
-    context_BMD: jax.Array
-    embedding_BNE: jax.Array
-
-
 class Network(nn.Module):
     """The denoiser: (x, tau, level, known) -> what the data are believed to be, (B, N, E) float32."""
 
@@ -134,7 +123,7 @@ class Network(nn.Module):
         out_BNE = Dense(x_BNE.shape[-1], dtype='float32', name='data')(x_BND)
         if self.persist:
             stay_BN1 = jax.nn.sigmoid(Dense(1, dtype='float32', name='stay')(x_BND))
-            out_BNE = out_BNE + stay_BN1 * known.embedding_BNE
+            out_BNE = out_BNE + stay_BN1 * known.departure
         return out_BNE
 
 
@@ -144,8 +133,10 @@ class Flow(nn.Module):
     neighbours: 3 x 3 mixing on the token grid in every block.
     persist: add a learned share of each slot's departure to the data predicted: the prior of a world where most stays.
     shortcuts: share of training spent on steps above the smallest.
+    drop_action: share of training in which nothing is said of the action; without it, no guidance.
     steps: taken to sample unless told otherwise, 1 to 64; temperature: standard deviation of the noise a sample starts
-      from. Both are dials of `sample`.
+      from; guidance: w, weight of the action in the data believed, (1 + w) told - w untold, twice the cost where it is not
+      0. All three are dials of `sample`.
     """
 
     layout: Layout
@@ -158,38 +149,34 @@ class Flow(nn.Module):
     neighbours: bool = False
     persist: bool = True
     shortcuts: float = 0.5
+    drop_action: float = 0.0
     steps: int = 4
     temperature: float = 1.0
+    guidance: float = 0.0
 
     likelihood = False
     draws = 'numbers'
-    DIALS = ('steps', 'temperature')
+    DIALS = ('steps', 'temperature', 'guidance')
 
     def __post_init__(self) -> None:
         schedule(self.steps)
+        check_guidance(self.guidance, self.drop_action)
         super().__post_init__()
 
     def setup(self) -> None:
-        D = self.width
-        self.embed = EmbedLatent(D, self.dtype, None)
-        self.action = dense(D, self.dtype)
-        self.context = dense(D, self.dtype)
-        self.place = self.param('place', initializers.Normal(0.1), (self.layout.tokens, D))
+        self.slots = Slots(self.width, self.layout.tokens, None, self.aligned, self.dtype)
+        nn.share_scope(self, self.slots)
         grid = grid_of(self.layout) if self.neighbours else None
         self.network = Network(self.depth, self.heads, self.hidden, grid, self.persist, self.dtype)
 
     def predict(self, z: Latent, action_BA: jax.Array, context_BMD: jax.Array) -> Known:
-        """Slots of the context that belong to the tokens are added to them; others become further known slots."""
-        given_BND = self.embed(z) + self.place.astype(self.dtype) + self.action(action_BA)[:, None]
-        embedding_BNE = z.embedding_BNE.astype(jnp.float32)
-        if not context_BMD.shape[1]:
-            return Known(given_BND, given_BND[:, :0], embedding_BNE)
-        own_BND, further_BMD = divide(self.context(context_BMD), self.layout.tokens, self.aligned)
-        return Known(given_BND + own_BND if self.aligned else given_BND, further_BMD, embedding_BNE)
+        """All that is known of the next frame."""
+        return self.slots(z, action_BA, context_BMD)
 
     def loss(self, prediction: Known, posterior: Posterior, keys_B: jax.Array) -> dict[str, jax.Array]:
         """Squared error of the data predicted, mean over a frame's numbers, weighed by the ramp: {'transition': (B,)}."""
         data_BNE = posterior.latent.embedding_BNE.astype(jnp.float32)
+        prediction = unsaid(prediction, keys_B, self.drop_action)
         noise_keys_B, step_keys_B = rng.split(keys_B, 2)
         noise_BNE = rng.draw(lambda key: jax.random.normal(key, data_BNE.shape[1:]), noise_keys_B)
         tau_B, level_B = draw_steps(step_keys_B, self.shortcuts)
@@ -206,8 +193,9 @@ class Flow(nn.Module):
         return {'transition': (0.9 * tau_B + 0.1) * error_B}
 
     def sample(self, prediction: Known, keys_B: jax.Array, **dials: Any) -> jax.Array:
-        """embedding_BNE float32. Dials: steps, 1 to 64; temperature, 0 for the one sample that no noise leads to."""
-        steps, temperature = dials.get('steps', self.steps), dials.get('temperature', self.temperature)
-        noise_BNE = rng.draw(lambda key: jax.random.normal(key, prediction.embedding_BNE.shape[1:]), keys_B)
-        denoise = lambda x, tau, level: self.network(x, tau, level, prediction)
+        """embedding_BNE float32. Dials: steps, 1 to 64; temperature, 0 for the one sample that no noise leads to; guidance."""
+        steps, temperature, guidance = (dials.get(name, getattr(self, name)) for name in self.DIALS)
+        check_guidance(guidance, self.drop_action)
+        noise_BNE = rng.draw(lambda key: jax.random.normal(key, prediction.departure.shape[1:]), keys_B)
+        denoise = guided(lambda known, *at: self.network(*at, known), prediction, guidance)
         return integrate(denoise, temperature * noise_BNE, steps)
