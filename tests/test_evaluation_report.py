@@ -182,6 +182,9 @@ def written(question, tmp_path_factory):
     ]
     results = report.numbers(subjects, walk(), question, seeds=2)
     results['coverage'] = {'rgb': 1.0}
+    grown = {'tick': 2, 'value': 16.0, 'limit': 10.0, 'text': 'state_norm is 16, above 10: the state grows'}
+    values = {'state_norm': [1.5, 2.5, None], 'state_bytes': [8.0] * 3}
+    results['signatures'] = {'dreams': 3, 'ticks': 2, 'values': values, 'crossed': {'state_norm': grown}}
     about = {
         'title': 'A fake world',
         'command': 'python launch/evaluate.py --workdir=x',
@@ -212,6 +215,8 @@ def test_report_holds_its_numbers(written):
     assert late['outcomes']['termination']['recall']['value'] == [0.0]
     assert record['setup']['judged_per_horizon'] == [6, 6, 6, 6, 5]
     assert 'fake &lt;one&gt;' in page
+    assert '2 ticks into the dream state_norm is 16, above 10: the state grows.' in page
+    assert '<td>state_norm</td><td>1.5</td><td>2.5</td></tr>' in page
 
 
 def test_report_asks_the_network_for_nothing(written):

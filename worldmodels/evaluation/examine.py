@@ -18,7 +18,7 @@ from rich.table import Table
 from worldmodels.build import build_model, dials_of, read_dials
 from worldmodels.control.translated import ActionMap
 from worldmodels.data import episodes, pipeline
-from worldmodels.evaluation import actions, dreams, judge, report, starts, tiles
+from worldmodels.evaluation import actions, dreams, health, judge, report, starts, tiles
 from worldmodels.evaluation.frames import align, check_tile, judged
 from worldmodels.evaluation.machine import machine
 from worldmodels.evaluation.settings import Settings
@@ -109,6 +109,9 @@ def run(plan: Plan, *, out: str = '', command: str = '') -> tuple[Path, dict]:
     results['coverage'] = _coverage(plan.windows, plan.question)
     results['actions'] = _actions(plan)
     clock.lap('actions')
+    given = (trained.model, trained.variables, plan.windows, plan.settings.context, trained.config.watch.to_dict())
+    results['signatures'] = health.along(*given, **plan.settings.dials)
+    clock.lap('signatures')
     world = trained.config.world.get('name', '')
     facts = {'workdir': str(plan.workdir), 'step': trained.step, 'dataset': str(plan.path), 'split': 'validation'}
     about = {
