@@ -7,6 +7,7 @@ import itertools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from worldmodels.build import build_model
 from worldmodels.nn import initializers
@@ -114,6 +115,14 @@ def experience(batch: int, length: int, seed: int = 0, spec: Spec = SPEC, firsts
     outcomes = {k: jax.random.normal(keys[3], (batch, length)) for k in spec.outcomes}
     outcomes['discount'] = 1.0 - terminal.astype(jnp.float32)
     return Ticks(observation, action, outcomes, is_first, terminal, terminal, jnp.zeros(batch, bool), jnp.arange(batch))
+
+
+def fitted(m, variables, ticks):
+    """Variables in which what a heart fits to frames is fitted to these."""
+    if not hasattr(m.heart, 'fit'):
+        return variables
+    frames = {k: np.asarray(x).reshape(-1, *x.shape[2:]) for k, x in ticks.observation.items()}
+    return {**variables, 'constants': {**variables['constants'], 'heart': m.heart.fit([frames])}}
 
 
 def shaken(memory, z, action_BTA):

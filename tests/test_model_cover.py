@@ -14,7 +14,7 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 import pytest
-from models import AXES, MEMORIES, READERS, SPEC, experience, model, refusal
+from models import AXES, MEMORIES, READERS, SPEC, experience, fitted, model, refusal
 
 from worldmodels import rng, rollout
 from worldmodels.build import init_variables
@@ -55,13 +55,6 @@ def test_the_cover_covers_and_is_small():
     assert set().union(*(pairs(c) for c in cover())) == set().union(*(pairs(c) for c in valid))
     # Fewer than five per memory cannot be: three tokenizers, and a categorical heart that reads in two more ways.
     assert len(cover()) <= 5 * len(MEMORIES) + 1
-
-
-def fitted(m, variables, ticks):
-    if not hasattr(m.heart, 'fit'):
-        return variables
-    frames = {k: np.asarray(x).reshape(-1, *x.shape[2:]) for k, x in ticks.observation.items()}
-    return {**variables, 'constants': {**variables['constants'], 'heart': m.heart.fit([frames])}}
 
 
 @pytest.mark.parametrize(

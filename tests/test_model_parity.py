@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from models import MEMORIES, READERS, experience, model
+from models import MEMORIES, READERS, experience, fitted, model
 
 from worldmodels import rng, rollout
 from worldmodels.build import init_variables
@@ -34,7 +34,8 @@ def each(choices):
 @functools.cache
 def setting(choice):
     m = model(*choice)
-    return m, init_variables(m, 1), rng.per_tick(rng.per_example(rng.stream(0, 'watch'), 0, jnp.arange(B)), T)
+    variables = fitted(m, init_variables(m, 1), experience(B, T))
+    return m, variables, rng.per_tick(rng.per_example(rng.stream(0, 'watch'), 0, jnp.arange(B)), T)
 
 
 def visible(trace):
