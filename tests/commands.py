@@ -51,7 +51,6 @@ class Commands:
     def __init__(self):
         path = os.pathsep.join([str(ROOT), str(ROOT / 'tests')])
         environment = {**os.environ, 'PYTHONPATH': path, 'JAX_PLATFORMS': 'cpu', 'COLUMNS': '200'}
-        environment['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'  # programs that run a few times
         self._process = subprocess.Popen(
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )

@@ -1,13 +1,15 @@
 """Settings of the whole suite, and parts of one's own that its tests are to be run on."""
 
+import os
 import pathlib
+
+# Most of the suite's time is compiling programs that run once, here and in the processes that tests start. Those that are
+# to go on to the bit compile as users' do: `training_runs`.
+os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
 
 import commands
 import jax
 import pytest
-
-# Most of the suite's time is compiling programs that run once. Processes that tests start compile as users do.
-jax.config.update('jax_disable_most_optimizations', True)
 
 # Every compiled program holds a few mappings of memory, and Linux ends a process that asks for more than 65,530.
 MAPPINGS = pathlib.Path('/proc/self/maps')

@@ -20,7 +20,8 @@ HERE = pathlib.Path(__file__).parent
 def environment(devices):
     path = os.pathsep.join([str(HERE.parent), str(HERE)])
     flags = f'--xla_force_host_platform_device_count={devices}'
-    return {**os.environ, 'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': path}
+    as_users = {'JAX_DISABLE_MOST_OPTIMIZATIONS': '0'}
+    return {**os.environ, **as_users, 'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': path}
 
 
 def start(script, workdir, devices=1, kill_at=None, place=None, extra=None, **fields):
