@@ -21,7 +21,7 @@ behind, which may be hidden or cut.
 
 Latents without classes are filled in as numbers, $\mathcal L_t$ being the mean squared error of U.
 
-Bytes: 4 S D at any age, 4,096 at the defaults. Cost per tick there, for frames of 64 tokens: 6.9 MFLOP in products of
+Bytes: 4 S D at any age, 4,096 at the defaults. Cost per tick there, for frames of 64 tokens: 11.1 MFLOP in products of
 matrices (`training/flops.py`), in either form; `recall` is a pass of the infill network a tick, in training alone.
 """
 
@@ -198,7 +198,7 @@ class Masked(Memory):
         age_BT = draw_age(age_keys, past_BT)
         at_BT = t_T - age_BT
         asked = jax.vmap(lambda z, at_T: jax.tree.map(lambda x: x[at_T], z))(jax.lax.stop_gradient(z), at_BT)
-        seen_BT = self._draw_seen(hide_keys)
+        seen_BT = draw_seen(hide_keys, self.slots, self.hide)
         context = jnp.where((jnp.arange(self.slots) < seen_BT[..., None])[..., None], context_BTMD, 0)
         known_XN = draw_known(mask_keys.reshape(-1), self.layout.tokens, 'cosine')
         one = lambda x: x.reshape(-1, *x.shape[2:])
@@ -215,16 +215,6 @@ class Masked(Memory):
         loss_X = jnp.sum(wrong_XN * unknown_XN, -1) / jnp.sum(unknown_XN, -1)
         return {'recall': (loss_X.reshape(age_BT.shape), mask_BT)}
 
-    def _draw_seen(self, keys_BT: jax.Array) -> jax.Array:
-        """How many slots are seen (B, T): all of them, or at a share `hide` of the ticks 1 to S - 1."""
-
-        def one(key: jax.Array) -> jax.Array:
-            whether, many = jax.random.split(key)
-            few = jax.random.randint(many, (), 1, max(self.slots, 2))
-            return jnp.where(jax.random.bernoulli(whether, self.hide), few, self.slots)
-
-        return rng.draw(one, keys_BT)
-
     def use(self, h: jax.Array) -> dict[str, tuple[jax.Array, jax.Array]]:
         """Share of the heads of slots that hold something: more than a hundredth of what all hold, in root mean square."""
         square_BSH = jnp.mean(jnp.square(h.reshape(*h.shape[:2], self.heads, -1)), -1)
@@ -237,6 +227,17 @@ def draw_age(keys: jax.Array, past: jax.Array) -> jax.Array:
     uniform = rng.draw(jax.random.uniform, keys)
     age = jnp.floor((past + 1.0) ** uniform).astype(jnp.int32)
     return jnp.minimum(jnp.maximum(age, 1), past)
+
+
+def draw_seen(keys: jax.Array, slots: int, hide: float) -> jax.Array:
+    """How many slots are seen: all of them, or at a share `hide` of the keys 1 to slots - 1."""
+
+    def one(key: jax.Array) -> jax.Array:
+        whether, many = jax.random.split(key)
+        few = jax.random.randint(many, (), 1, max(slots, 2))
+        return jnp.where(jax.random.bernoulli(whether, hide), few, slots)
+
+    return rng.draw(one, keys)
 
 
 def _waves(age_X: jax.Array, width: int) -> jax.Array:
