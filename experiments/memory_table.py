@@ -50,6 +50,7 @@ RECIPES = {
     'raw_20': {'kind': 'window', 'length': 20, 'depth': 1, **TRANSFORMER},
     'window': {'kind': 'window', 'length': 16, 'depth': 2, **TRANSFORMER},
     'recurrent': {'kind': 'recurrent', 'deter': 128, 'hidden': 64},
+    'masked': {'kind': 'masked', 'slots': 4, 'depth': 1, **TRANSFORMER},
     'state_space_delta': {'kind': 'state_space', 'rule': 'delta', **SMALL},
     'stack': {
         'kind': 'stack',
@@ -61,6 +62,9 @@ RECIPES = {
     },
 }
 """Memories with fields chosen here. Every other kind that there is has its own, but for those in SMALL."""
+
+OWN = {'masked': {'recall': 0.3}}
+"""Weights of the losses that a memory has of its own."""
 
 SIZES = {'tiny': (2, 16, 20), 'laptop': (16, 96, 1500), 'accelerator': (64, 96, 20000)}
 """Rows of a batch, frames of a segment, steps."""
@@ -112,7 +116,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
             'log_every': max(1, steps // 15),
             'checkpoint_every': max(20, steps // 2),
             'parts': ('heart', 'filter', 'transition', 'memory', 'outcome'),
-            'weights': {'transition': 1.0, 'reward': paid, 'discount': 0.1},
+            'weights': {'transition': 1.0, 'reward': paid, 'discount': 0.1, **OWN.get(variant, {})},
         }
     )
     config.evaluate = {'starts': 200, 'context': 8, 'horizon': 8}

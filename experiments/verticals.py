@@ -59,8 +59,8 @@ def masked(
     """Fill in the variant 'tokenizer' or 'masked'.
 
     Args:
-      options: memory (window, recurrent, none, compressive, retrieval or state_space) and transition (masked), or import
-        paths of one's own.
+      options: memory (window, recurrent, none, compressive, retrieval, state_space or masked) and transition (masked), or
+        import paths of one's own.
       tokenizer: workdir from which the masked variant takes the heart.
       heart: fields of the heart, with its kind; 'palette' needs no tokenizer trained before.
       costs: what the world pays out beside reward and discount.
@@ -78,6 +78,7 @@ def masked(
         'compressive': {'kind': 'compressive', 'length': length, 'rate': 4, 'levels': 5, **transformer},
         'retrieval': {'kind': 'retrieval', 'width': 2 * width, 'entry': 2 * width},
         'state_space': {'kind': 'state_space', 'width': 2 * width, 'depth': depth, 'heads': 4, 'hidden': 2 * hidden},
+        'masked': {'kind': 'masked', 'width': 2 * width, 'heads': 4, 'hidden': 2 * hidden},
     }
     transitions = {'masked': {'kind': 'masked', 'steps': 4, 'temperature': 0.5, **transformer}}
     config.model = complete(
@@ -109,6 +110,8 @@ def masked(
             'ema': 0.98,
         }
     )
+    if options['memory'] == 'masked':
+        config.train.weights.recall = 0.3
     if heart['kind'] != 'palette':
         config.train.init_from = {'path': tokenizer, 'parts': ('heart',)}
 

@@ -38,6 +38,7 @@ TRANSITIONS = {
 MEMORIES = {
     'none': {},
     'compressive': {'length': 3, 'rate': 2, 'levels': 2, 'width': 16, 'depth': 1, 'heads': 2, 'hidden': 16},
+    'masked': {'slots': 3, 'width': 16, 'heads': 2, 'hidden': 16},
     'recurrent': {'deter': 16, 'hidden': 8},
     'retrieval': {'capacity': 4, 'entry': 6, 'keys': 8, 'slots': 2, 'width': 16, 'embedding': 4},
     'state_space': {'width': 16, 'depth': 1, 'heads': 2, 'hidden': 16, 'embedding': 4, 'slots': 2},

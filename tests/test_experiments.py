@@ -20,6 +20,7 @@ from experiments import (
     dreamer_v3,
     drift,
     genie,
+    masked_memory,
     memory_anchoring,
     memory_table,
     minatar,
@@ -42,6 +43,7 @@ DOORKEY = [
     'masked',
     'masked,memory=recurrent',
     'masked,memory=none',
+    'masked,memory=masked',
     'recurrent,tiny',
 ]
 DOORKEY += [f'recurrent,size={size}' for size in DREAMER]
@@ -58,6 +60,8 @@ ALL = (
     + [(genie, f'{v},size={size}') for v in genie.VARIANTS for size in genie.SIZES]
     + [(benchmarks, name) for name in benchmarks.MEASURES]
     + [(memory_table, arg) for arg in MEMORY]
+    + [(masked_memory, f'{v},size={s}') for v in masked_memory.VARIANTS for s in ('tiny', 'laptop')]
+    + [(masked_memory, 'nested,world=list,size=accelerator')]
     + [(drift, f'{v},size=tiny,corruption=0.1') for v in drift.VARIANTS]
 )
 
@@ -104,6 +108,24 @@ def test_the_tables_of_memories_share_their_trainings():
         assert f'{train[2].removeprefix("--workdir=")}/anchoring/report.json' == row.report
         if transition == 'categorical':
             assert row.stages[:2] == table[f'{world}-{memory}'].stages[:2]
+
+
+def test_the_rows_of_the_masked_memory_differ_in_what_their_names_say():
+    rows = {row.name: row for row in masked_memory.get_table('somewhere')}
+    assert len(rows) == 9
+    table = {row.name: row for row in memory_table.get_table('somewhere')}
+    plain = masked_memory.get_config('nested').to_dict()
+    for name, row in rows.items():
+        assert row.stages[0] == table[f'{name.partition("-")[0]}-masked'].stages[0]
+        _, (_, train), (_, ask) = row.stages
+        config = masked_memory.get_config(train[1].partition(':')[2])
+        assert config.world.name == row.about['world']
+        assert train[2] == ask[1]
+        assert row.report == ask[1].removeprefix('--workdir=') + '/recall/report.json'
+        hidden, weight = config.model.memory.hide > 0, config.train.weights.recall > 0
+        assert (hidden, weight) == {'nested': (1, 1), 'whole': (0, 1), 'unasked': (1, 0)}[row.about['variant']]
+        config.model.memory.hide, config.train.weights.recall = plain['model']['memory']['hide'], 0.3
+        assert config.model.to_dict() == plain['model']
 
 
 def test_the_table_of_drift_has_each_transition_with_the_remedy_and_without():

@@ -18,8 +18,10 @@ from worldmodels.training.losses import losses
 B, T = 2, 2
 
 
-def expected_losses(heart: str, transition: str) -> set[str]:
+def expected_losses(heart: str, transition: str, memory: str) -> set[str]:
     names = {'reward', 'discount'}
+    if memory == 'masked':
+        names.add('recall')
     if heart != 'palette':
         names.add('reconstruction')
     if heart == 'continuous':
@@ -127,7 +129,7 @@ def test_every_combination_trains_and_dreams_or_says_why_not(heart, transition, 
 
         terms = jax.eval_shape(forward, shapes.assembled(reads, context_to), observed)
         monkeypatch.undo()
-        assert set(terms) == expected_losses(heart, transition), choice
+        assert set(terms) == expected_losses(heart, transition, memory), choice
         chex.assert_shape(jax.tree.leaves(terms), (B, T))
         belief, after, dreamed = shapes.dreamed(context_to, outcome_reads)
         chex.assert_trees_all_equal_shapes_and_dtypes(after, belief)
@@ -137,4 +139,4 @@ def test_every_combination_trains_and_dreams_or_says_why_not(heart, transition, 
 
 
 def test_axes_are_all_there():
-    assert [len(axis) for axis in AXES] == [4, 4, 7, 3, 8, 2]
+    assert [len(axis) for axis in AXES] == [4, 4, 8, 3, 8, 2]

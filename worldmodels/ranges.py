@@ -12,7 +12,7 @@ from typing import Any
 LARGEST = 1 << 16
 _UNROLLED = {'depth': 1024, 'encoder_depth': 256, 'decoder_depth': 256, 'layers': 256, 'steps': 4096}
 _UNROLLED |= {'length': 1 << 14, 'levels': 16}
-_ZERO = ('encoder_depth', 'decoder_depth', 'depth', 'layers', 'latents')
+_ZERO = ('encoder_depth', 'decoder_depth', 'depth', 'layers', 'latents', 'shown')
 _SHARES = ('hide', 'unimix', 'floor', 'shortcuts', 'threshold', 'drop_action')
 
 

@@ -9,6 +9,7 @@ M, D) is seen.
 """
 
 from worldmodels.memory.compressive import Compressive
+from worldmodels.memory.masked import Masked
 from worldmodels.memory.none import Nothing
 from worldmodels.memory.recurrent import Recurrent
 from worldmodels.memory.retrieval import Retrieval
@@ -23,6 +24,7 @@ KINDS = {
     'recurrent': Recurrent,
     'state_space': StateSpace,
     'compressive': Compressive,
+    'masked': Masked,
     'retrieval': Retrieval,
     'stack': Stack,
     'window': Window,

@@ -81,6 +81,10 @@ class Stack(Memory):
     def nbytes(self, batch: int = 1) -> int:
         return sum(part.nbytes(batch) for part in self.parts.values())
 
+    def use(self, h: dict[str, PyTree]) -> dict[str, tuple[jax.Array, jax.Array]]:
+        """What its parts tell, as 'part/name'."""
+        return {f'{name}/{k}': v for name, part in self.parts.items() for k, v in part.use(h[name]).items()}
+
     def losses(
         self, context_BTMD: jax.Array, z: Latent, action_BTA: jax.Array, reset_BT: jax.Array, keys_BT: jax.Array
     ) -> dict[str, tuple[jax.Array, jax.Array]]:
