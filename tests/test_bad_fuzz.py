@@ -212,3 +212,11 @@ def test_a_refusal_names_the_file_and_what_to_do(data, tmp_path):
     metadata['spec']['action']['size'] = 0
     (path / 'metadata.json').write_text(json.dumps(metadata))
     assert 'the action space is' in sentence_of(lambda: drawn(path))
+
+
+def test_a_damaged_template_of_file_names_is_refused(data, tmp_path):
+    path = shutil.copytree(data, tmp_path / 'data')
+    info = (path / 'dataset_info.json').read_text()
+    (path / 'dataset_info.json').write_text(info.replace('{SPLIT}', '{SPLIU}'))
+    assert '{SPLIT}' in info
+    assert f"The dataset at '{path}' cannot be opened" in sentence_of(lambda: drawn(path))

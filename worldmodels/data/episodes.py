@@ -175,6 +175,8 @@ def open_dataset(path: str) -> Any:
     try:
         builder = tfds.builder_from_directory(path)
         metadata = dict(builder.info.metadata or {})
+        for split in builder.info.splits.values():
+            split.filepaths  # noqa: B018  (the names of its files are said by a template, which may be damaged too)
     except Exception as error:  # each of its files breaks in its own way
         raise ValueError(
             f'The dataset at {path!r} cannot be opened ({reason(error)}): one of its json files is damaged; copy it '
