@@ -3,11 +3,12 @@ SHELL := /bin/sh
 PYTHON := .venv/bin/python
 DEMO := runs/demo
 
-.PHONY: help env demo test lint docs clean
+.PHONY: help env demo test grid lint docs clean
 
 help:
 	@echo 'make demo   collect, train, evaluate; ends with the path of the report'
 	@echo 'make test   lint, then every test'
+	@echo 'make grid   train, dream, save and restore every combination of parts, 1,460 of them, not only a cover of pairs (hours)'
 	@echo 'make lint   style only'
 	@echo 'make docs   a page on every part, from its docstring, in docs/api'
 	@echo 'make env    the environment in .venv, which the others make by themselves'
@@ -27,6 +28,9 @@ lint: env
 
 test: lint
 	@$(PYTHON) -m pytest -n 2
+
+grid: env
+	@$(PYTHON) -m pytest -n 2 tests/test_model_cover.py --grid
 
 # An annotation that pdoc cannot resolve is shown as it is written.
 docs: env

@@ -17,6 +17,9 @@ MOST_MAPPINGS = 30_000
 
 
 def pytest_addoption(parser):
+    parser.addoption(
+        '--grid', action='store_true', help='Train every combination of parts, not only a cover of all pairs.'
+    )
     for part in ('memory', 'transition'):
         parser.addoption(f'--{part}', help=f'Test this {part} beside the others: package.module:Name.')
 

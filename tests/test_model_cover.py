@@ -1,4 +1,4 @@
-"""A pairwise cover of the grid truly trains, dreams, saves and restores."""
+"""A pairwise cover of the grid truly trains, dreams, saves and restores; with --grid, all of it (`make grid`)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import orbax.checkpoint as ocp
-import pytest
 from models import AXES, MEMORIES, READERS, SPEC, experience, fitted, model, refusal
 
 from worldmodels import rng, rollout
@@ -28,10 +27,15 @@ def pairs(choice: tuple) -> set:
     return set(itertools.combinations(enumerate(factors), 2))
 
 
+def grid() -> list[tuple]:
+    """Every combination that makes sense."""
+    return [c for c in itertools.product(*AXES) if not refusal(*c)]
+
+
 @functools.cache
 def cover() -> list[tuple]:
     """Combinations that hold every pair of values any valid combination holds: the fewest of some greedy choices."""
-    valid = [c for c in itertools.product(*AXES) if not refusal(*c)]
+    valid = grid()
     held = {c: pairs(c) for c in valid}
     number = {pair: i for i, pair in enumerate(sorted(set().union(*held.values())))}
     bits = {c: sum(1 << number[pair] for pair in held[c]) for c in valid}
@@ -51,15 +55,19 @@ def cover() -> list[tuple]:
 
 
 def test_the_cover_covers_and_is_small():
-    valid = [c for c in itertools.product(*AXES) if not refusal(*c)]
+    valid = grid()
     assert set().union(*(pairs(c) for c in cover())) == set().union(*(pairs(c) for c in valid))
     # Fewer than five per memory cannot be: three tokenizers, and a categorical heart that reads in two more ways.
     assert len(cover()) <= 5 * len(MEMORIES) + 1
 
 
-@pytest.mark.parametrize(
-    'choice', cover(), ids=lambda c: '-'.join('+'.join(x) if isinstance(x, tuple) else x for x in c)
-)
+def pytest_generate_tests(metafunc):
+    if 'choice' in metafunc.fixturenames:
+        choices = grid() if metafunc.config.getoption('grid') else cover()
+        name = lambda c: '-'.join('+'.join(x) if isinstance(x, tuple) else x for x in c)
+        metafunc.parametrize('choice', choices, ids=name)
+
+
 def test_trains_dreams_and_survives_a_checkpoint(choice, tmp_path):
     m = model(*choice)
     ticks = experience(3, 6, firsts=((0, 0), (1, 3)))
