@@ -108,13 +108,27 @@ class Palette(nn.Module):
                 found = np.asarray(codec.patches(jnp.asarray(observation[name]))).reshape(-1, codec.values)
                 rows = np.ascontiguousarray(found).view(np.dtype((np.void, found.dtype.itemsize * codec.values)))
                 _, first = np.unique(rows.ravel(), return_index=True)
-                for patch in found[np.sort(first)]:
-                    book = books[name]
-                    far = not len(book) or np.min(np.sum(np.square(book - patch), -1)) > self.distance
-                    if far and len(book) < self.codes:
-                        books[name] = np.concatenate([book, patch[None]])
+                found = found[np.sort(first)]
+                found = found[_nearest(found, books[name]) > self.distance]
+                new = books[name][:0]
+                for patch in found:
+                    if len(books[name]) + len(new) == self.codes:
+                        break
+                    if _nearest(patch[None], new)[0] > self.distance:
+                        new = np.concatenate([new, patch[None]])
+                books[name] = np.concatenate([books[name], new])
+            if all(len(book) == self.codes for book in books.values()):
+                break
         constants = {}
         for name, book in books.items():
             constants[name] = np.pad(book, ((0, self.codes - len(book)), (0, 0)))
             constants[f'{name}_used'] = np.asarray(len(book), np.int32)
         return constants
+
+
+def _nearest(patch_MP: np.ndarray, book_KP: np.ndarray) -> np.ndarray:
+    """Squared distance (M,) of each patch to the nearest code; infinite where there is none."""
+    if not len(book_KP):
+        return np.full(len(patch_MP), np.inf)
+    a, b = patch_MP.astype(np.float64), book_KP.astype(np.float64)  # float32 would lose what is nearly equal
+    return np.min(np.square(a).sum(-1)[:, None] + np.square(b).sum(-1) - 2 * a @ b.T, -1)

@@ -49,6 +49,8 @@ class Infill(nn.Module):
       known_BN: bool.
       given_BND: what is known beside each slot and aligned with it (the departure's token there, the action, aligned context).
       context_BMD: further slots that are wholly known, M may be 0.
+      source_BNJ: for every slot J classes that it may be a copy of, K where there is none; None for no copies. To the logit
+        of each an amount is added that the network chooses, as pointers do (Vinyals et al., 2015, arXiv 1506.03134).
     Returns logits (B, N, K), float32.
     """
 
@@ -63,7 +65,12 @@ class Infill(nn.Module):
 
     @nn.compact
     def __call__(
-        self, index_BN: jax.Array, known_BN: jax.Array, given_BND: jax.Array, context_BMD: jax.Array
+        self,
+        index_BN: jax.Array,
+        known_BN: jax.Array,
+        given_BND: jax.Array,
+        context_BMD: jax.Array,
+        source_BNJ: jax.Array | None = None,
     ) -> jax.Array:
         N, D = given_BND.shape[1:]
         # Row K of the table is the mask.
@@ -75,7 +82,12 @@ class Infill(nn.Module):
         for i in range(self.depth):
             x_BSD = Block(self.heads, self.hidden, self.dtype, grid, name=f'block_{i}')(x_BSD)
         x_BND = rms_norm(self.dtype)(x_BSD[:, :N])
-        return dense(self.classes, self.dtype, 'logits')(x_BND).astype(jnp.float32)
+        logits_BNK = dense(self.classes, self.dtype, 'logits')(x_BND).astype(jnp.float32)
+        if source_BNJ is None:
+            return logits_BNK
+        amount_BNJ = dense(source_BNJ.shape[-1], self.dtype, 'copies')(x_BND).astype(jnp.float32)
+        b, n = jnp.ogrid[: x_BND.shape[0], :N]
+        return logits_BNK.at[b[..., None], n[..., None], source_BNJ].add(amount_BNJ, mode='drop')
 
 
 def mask_rate(u: jax.Array, schedule: str) -> jax.Array:

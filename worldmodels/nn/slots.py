@@ -87,6 +87,14 @@ def persistence(gate: nn.Dense, known: Known, classes: int) -> jax.Array:
     return stay_BN1 * jax.nn.one_hot(known.departure, classes)
 
 
+def surrounding(index_BN: jax.Array, grid: tuple[int, int], nothing: int) -> jax.Array:
+    """The tokens of the 3 x 3 cells around every cell of a grid, itself included: (B, N, 9); `nothing` beyond its edge."""
+    (height, width), B = grid, index_BN.shape[0]
+    index_BHW = jnp.pad(index_BN.reshape(B, height, width), ((0, 0), (1, 1), (1, 1)), constant_values=nothing)
+    shifted = [index_BHW[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]
+    return jnp.stack(shifted, -1).reshape(B, height * width, 9)
+
+
 def unsaid(known: Known, keys_B: jax.Array, rate: float) -> Known:
     """For training: a share `rate` of the examples is told nothing of the action."""
     if not rate:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from worldmodels.filter import Posterior
 from worldmodels.nn.distributions import categorical_log_prob
 from worldmodels.nn.infill import MASKS, Infill, check_decoding, decode, draw_known
-from worldmodels.nn.slots import Known, Slots, check_guidance, guided, persistence, stay_gate, unsaid
+from worldmodels.nn.slots import Known, Slots, check_guidance, guided, persistence, stay_gate, surrounding, unsaid
 from worldmodels.nn.transformer import grid_of
 from worldmodels.types import Latent, Layout
 
@@ -30,6 +30,8 @@ class Masked(nn.Module):
     neighbours: 3 x 3 mixing on the token grid in every block.
     persist: add to the logits of each slot's departure token a learned, slot-dependent amount: the prior of a world where
       most cells stay as they are.
+    moves: the same for the tokens that stood in the 3 x 3 cells around it, in amounts that the network chooses: the prior of a
+      world whose view scrolls by a cell, or whose things move to the next one.
     drop_action: share of training in which nothing is said of the action; without it, no guidance.
 
     How it samples unless told otherwise, all of them dials of `sample`:
@@ -51,6 +53,7 @@ class Masked(nn.Module):
     mask: str = 'cosine'
     neighbours: bool = False
     persist: bool = True
+    moves: bool = False
     drop_action: float = 0.0
     steps: int = 8
     schedule: str = 'cosine'
@@ -69,6 +72,11 @@ class Masked(nn.Module):
             )
         check_decoding(self.steps, self.schedule, self.order)
         check_guidance(self.guidance, self.drop_action)
+        if self.moves and not grid_of(self.layout):
+            raise ValueError(
+                'the masked transition was asked for moves, and the tokens of these frames lie on no single grid; '
+                'take moves=false.'
+            )
         super().__post_init__()
 
     def setup(self) -> None:
@@ -86,7 +94,8 @@ class Masked(nn.Module):
 
     def logits(self, known: Known, index_BN: jax.Array, known_BN: jax.Array) -> jax.Array:
         """Logits (B, N, K) of every slot of the next frame, given those of its tokens that are known."""
-        logits_BNK = self.infill(index_BN, known_BN, known.given_BND, known.context_BMD)
+        around_BNJ = surrounding(known.departure, grid_of(self.layout), self.classes) if self.moves else None
+        logits_BNK = self.infill(index_BN, known_BN, known.given_BND, known.context_BMD, around_BNJ)
         if self.persist:
             logits_BNK = logits_BNK + persistence(self.gate, known, self.classes)
         return logits_BNK
