@@ -109,7 +109,7 @@ def observe(
     action_BTA = model.actions.vector(actions_of(model, variables, ticks, belief))
     action_BTA = jnp.where(reset_BT[..., None], 0.0, action_BTA)
     features = unfold_time(model.apply(variables, fold_time(ticks.observation), method='encode'), B)
-    start = belief if carried else model.apply(variables, B, method='initial')
+    start = _cleaned(belief, reset_BT[:, 0]) if carried else model.apply(variables, B, method='initial')
     if parallel and execution != 'scan':
 
         def follow_all(m: WorldModel) -> tuple[Posterior, Latent, PyTree, jax.Array]:
@@ -163,6 +163,17 @@ def actions_of(model: WorldModel, variables: PyTree, ticks: Ticks, belief: Belie
     code_X = model.apply(variables, fold_time(before), fold_time(ticks.observation), method='infer')
     reset_BT = ticks.reset_BT if belief is not None else ticks.reset_BT.at[:, 0].set(True)
     return jnp.where(reset_BT, -1, jax.lax.stop_gradient(code_X).reshape(reset_BT.shape))
+
+
+def _cleaned(belief: Belief, reset_B: jax.Array) -> Belief:
+    """A belief without the numbers of rows that are reset. No row sees them, but a gradient's 0 times NaN would be NaN."""
+
+    def clean(x: jax.Array) -> jax.Array:
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            return x
+        return jnp.where(reset_B.reshape(reset_B.shape + (1,) * (x.ndim - 1)), 0, x)
+
+    return jax.tree.map(clean, belief)
 
 
 def _before(model: WorldModel, variables: PyTree, start: Belief, arrivals: PyTree, reset_BT: jax.Array) -> PyTree:
