@@ -21,7 +21,9 @@ from experiments import verticals
 from experiments.arguments import parse
 from worldmodels.training.config import default_config
 
-HEART = {'kind': 'palette', 'codes': 1024, 'patch': 7, 'embedding': 32}
+HEART = {'kind': 'palette', 'codes': 1024, 'patch': 7, 'embedding': 32, 'distance': 0.3}
+"""One code for patches that differ by 11 levels of 255 at most (root of the mean square): the light changes by a level or two
+at every tick, and with a code for each level 1,024 were full before the first night."""
 COSTS = ('damage', 'lava')
 
 
@@ -36,5 +38,5 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     config.world = {'name': 'craftax/Classic-Pixels'}
     config.data.path = 'runs/craftax/data'
     config.evaluate = {'starts': 200, 'context': 8, 'horizon': 10, 'tile': 7}
-    verticals.fill(config, variant, options, heart=HEART, costs=COSTS, recurrent_steps=1500)
+    verticals.fill(config, variant, options, heart=HEART, costs=COSTS, recurrent_steps=1500, steps=800, moves=True)
     return config

@@ -26,6 +26,7 @@ def fill(
     tokenizer: str = '',
     costs: tuple[str, ...] = (),
     recurrent_steps: int = 3500,
+    **sizes: int | bool,
 ) -> None:
     """Fill in a variant of VARIANTS.
 
@@ -33,11 +34,12 @@ def fill(
       options: values of OPTIONS.
       heart, tokenizer, costs: see `masked`; a recurrent model has a heart of its own.
       recurrent_steps: for which the recurrent model is trained.
+      sizes: of the masked variant, its steps and what else `masked` takes.
     """
     if variant == 'recurrent':
         recurrent(config, options['size'], recurrent_steps, costs)
     else:
-        masked(config, variant, options, tokenizer=tokenizer, heart=heart, costs=costs)
+        masked(config, variant, options, tokenizer=tokenizer, heart=heart, costs=costs, **sizes)
     if options['tiny']:
         config.train.update({'steps': 20, 'log_every': 10})
         config.optimizer.warmup = 5
@@ -55,6 +57,8 @@ def masked(
     width: int = 64,
     depth: int = 2,
     hidden: int = 192,
+    steps: int = 400,
+    moves: bool = False,
 ) -> None:
     """Fill in the variant 'tokenizer' or 'masked'.
 
@@ -66,6 +70,8 @@ def masked(
       costs: what the world pays out beside reward and discount.
       length: of the window, in ticks.
       width, depth, hidden: of the transition's and the window's transformers.
+      steps: for which the variant 'masked' is trained.
+      moves: whether the masked transition can point at the tokens around a cell.
 
     Raises:
       ValueError: a memory or transition that is not known here.
@@ -80,7 +86,7 @@ def masked(
         'state_space': {'kind': 'state_space', 'width': 2 * width, 'depth': depth, 'heads': 4, 'hidden': 2 * hidden},
         'masked': {'kind': 'masked', 'width': 2 * width, 'heads': 4, 'hidden': 2 * hidden},
     }
-    transitions = {'masked': {'kind': 'masked', 'steps': 4, 'temperature': 0.5, **transformer}}
+    transitions = {'masked': {'kind': 'masked', 'steps': 4, 'temperature': 0.5, 'moves': moves, **transformer}}
     config.model = complete(
         {
             'heart': heart,
@@ -103,7 +109,7 @@ def masked(
     config.data.update({'batch_size': 8, 'segment_length': 16})
     config.train.update(
         {
-            'steps': 400,
+            'steps': steps,
             'log_every': 20,
             'parts': ('filter', 'transition', 'memory', 'outcome'),
             'weights': {'transition': 1.0, **dict.fromkeys(('reward', 'discount', *costs), 0.1)},
