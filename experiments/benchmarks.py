@@ -1,6 +1,6 @@
 """The benchmark's workloads: shapes that others have published or that peers were measured on, with noise for data.
 
-python launch/benchmark.py tokenizer masked_dynamics masked_dreaming dreamer_1m
+python launch/benchmark.py tokenizer masked_dynamics masked_dynamics_latent masked_dreaming dreamer_1m
 python launch/benchmark.py autoregressive_dynamics autoregressive_dreaming
 python launch/benchmark.py mae_tokenizer flow_dynamics flow_dreaming flow_dreaming_4 shortcut_dynamics
 """
@@ -17,6 +17,7 @@ from worldmodels.training.config import default_config
 MEASURES = {
     'tokenizer': ('train',),
     'masked_dynamics': ('train',),
+    'masked_dynamics_latent': ('train',),
     'masked_dreaming': ('dream',),
     'autoregressive_dynamics': ('train',),
     'autoregressive_dreaming': ('dream',),
@@ -67,7 +68,7 @@ def _video(config: ml_collections.ConfigDict, variant: str) -> None:
     """4 x 16 frames of 64 x 64 x 3 in patches of 8: a tokenizer of 1,024 codes; dynamics on it, frozen.
 
     Parameters are within a tenth of the peers': 2.20M for the tokenizer, 5.11M with either dynamics (peers 4.67M, which counts
-    a latent-action model that we do not have). The history is read once a frame by a deep memory, so that the rounds of
+    a latent-action model); masked_dynamics_latent finds its actions in the frames beside it, 4.99M. The history is read once a frame by a deep memory, so that the rounds of
     decoding, or the tokens one after the other, repeat a shallow network.
     """
     config.world = {'name': 'random', 'image': (64, 64, 3), 'actions': 6}
@@ -99,6 +100,12 @@ def _video(config: ml_collections.ConfigDict, variant: str) -> None:
     else:
         config.train.parts = ('filter', 'transition', 'memory', 'outcome')
         config.train.weights = {'transition': 1.0, 'reward': 1.0, 'discount': 1.0}
+    if variant == 'masked_dynamics_latent':
+        small = {'width': 64, 'heads': 4, 'hidden': 256}
+        config.model.action = {'kind': 'latent', 'codes': 6, 'patch': 16, 'turns': False, 'depth': 2, **small}
+        config.model.memory.depth = 3
+        config.train.parts += ('action',)
+        config.train.weights.update({'latent_action': 1.0, 'action_code': 1.0, 'action_prior': 1.0})
     config.evaluate.update({'starts': 1, 'context': 12, 'horizon': 8})
 
 
