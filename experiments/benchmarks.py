@@ -67,9 +67,10 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
 def _video(config: ml_collections.ConfigDict, variant: str) -> None:
     """4 x 16 frames of 64 x 64 x 3 in patches of 8: a tokenizer of 1,024 codes; dynamics on it, frozen.
 
-    Parameters are within a tenth of the peers': 2.20M for the tokenizer, 5.11M with either dynamics (peers 4.67M, which counts
-    a latent-action model); masked_dynamics_latent finds its actions in the frames beside it, 4.99M. The history is read once a frame by a deep memory, so that the rounds of
-    decoding, or the tokens one after the other, repeat a shallow network.
+    Parameters are within a tenth of the peers': 2.20M for the tokenizer, 5.11M with either dynamics, 4.99M with the dynamics
+    whose actions are found in the frames beside it (peers 4.67M, which counts a latent-action model). The history is read
+    once a frame by a deep memory, so that the rounds of decoding, or the tokens one after the other, repeat a shallow
+    network.
     """
     config.world = {'name': 'random', 'image': (64, 64, 3), 'actions': 6}
     config.data.update({'batch_size': 4, 'segment_length': 16})
