@@ -68,9 +68,11 @@ def test_curve_is_kept_as_numbers_and_as_a_picture(measured):
     _, asked, result, _ = measured
     folder = pathlib.Path(asked.workdir) / 'tiny'
     lines = (folder / 'curve.csv').read_text().splitlines()
-    assert lines[0] == 'frame,ms_per_frame'
+    assert lines[0] == 'frame,ms_per_frame,rss_mb'
     assert [int(line.split(',')[0]) for line in lines[1:]] == [10, 20, 30]
     assert result['curve_frames'] == 30
+    assert all(float(line.split(',')[2]) > 50 for line in lines[1:]), 'a process holds megabytes'
+    assert abs(result['curve_rss_growth_mb']) < 500
     assert (folder / 'curve.png').read_bytes().startswith(b'\x89PNG')
 
 

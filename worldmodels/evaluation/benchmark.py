@@ -29,6 +29,7 @@ from worldmodels.training import state as states
 from worldmodels.training.allocator import return_freed_memory
 from worldmodels.training.config import step_config
 from worldmodels.training.losses import losses
+from worldmodels.training.metrics import resident_mb
 from worldmodels.training.optimizer import make_optimizer
 from worldmodels.training.step import train_step
 from worldmodels.types import ActionSpace, Modality, PyTree, Spec, Ticks, nbytes
@@ -309,7 +310,7 @@ def stream(subject: Subject, context: int, frames: int, deadline_ms: float) -> R
 
 
 def curve(subject: Subject, context: int, frames: int, chunk: int = 10) -> np.ndarray:
-    """Cost of a dreamed frame by its number: rows (last frame of a chunk, ms per frame) of one dream at batch 1."""
+    """Cost of a dreamed frame by its number: rows (last frame of a chunk, ms per frame, MB the process holds), at batch 1."""
     _, onward, belief = dreaming(subject, 1, context, chunk, donate=True)
     belief, _ = jax.block_until_ready(onward(belief, 0))
     rows = []
@@ -317,7 +318,8 @@ def curve(subject: Subject, context: int, frames: int, chunk: int = 10) -> np.nd
         start = time.perf_counter()
         belief, frame = jax.block_until_ready(onward(belief, (number + 1) * chunk))
         jax.device_get(frame)
-        rows.append(((number + 1) * chunk, 1e3 * (time.perf_counter() - start) / chunk))
+        spent = 1e3 * (time.perf_counter() - start) / chunk
+        rows.append(((number + 1) * chunk, spent, resident_mb()))
     return np.asarray(rows)
 
 
@@ -328,7 +330,7 @@ def keep_curve(rows: np.ndarray, path: Path) -> Result:
     matplotlib.use('Agg')
     from matplotlib import pyplot
 
-    lines = ['frame,ms_per_frame', *(f'{int(frame)},{ms:.4f}' for frame, ms in rows)]
+    lines = ['frame,ms_per_frame,rss_mb', *(f'{int(frame)},{ms:.4f},{mb:.1f}' for frame, ms, mb in rows)]
     path.write_text('\n'.join(lines) + '\n')
     figure, axes = pyplot.subplots(figsize=(6, 3.2), layout='constrained')
     axes.plot(rows[:, 0], rows[:, 1], '.', markersize=3)
@@ -337,8 +339,13 @@ def keep_curve(rows: np.ndarray, path: Path) -> Result:
     figure.savefig(path.with_suffix('.png'), dpi=150)
     pyplot.close(figure)
     tenth = max(len(rows) // 10, 1)
-    first, last = (float(np.median(part[:, 1])) for part in (rows[:tenth], rows[-tenth:]))
-    return {'curve_frames': int(rows[-1, 0]), 'curve_first_tenth_ms': first, 'curve_last_tenth_ms': last}
+    (first, held), (last, held_last) = (np.median(part[:, 1:], 0) for part in (rows[:tenth], rows[-tenth:]))
+    return {
+        'curve_frames': int(rows[-1, 0]),
+        'curve_first_tenth_ms': float(first),
+        'curve_last_tenth_ms': float(last),
+        'curve_rss_growth_mb': float(held_last - held),
+    }
 
 
 def _megabytes(memory: Any) -> float:
