@@ -7,10 +7,10 @@ python launch/evaluate.py --workdir=runs/craftax/masked
 python launch/train.py --config=experiments/craftax.py:recurrent --workdir=runs/craftax/recurrent
 python launch/evaluate.py --workdir=runs/craftax/recurrent
 
-On two cores of an Intel Xeon (AVX-512), other programs running, 200 held-out starts, PSNR over the pixels that change: the masked
-model, 15 minutes of training, comes to 21.6 dB one tick ahead and 17.2 dB ten ticks ahead, copying the last frame to 19.5 and
-16.2; it is above copying at all ten (`experiments/real_worlds.csv`). The recurrent one, 11 minutes, comes to 17.3 and 15.4 dB;
-BUILD_NOTES.md says what holds it.
+On two cores of an Intel Xeon (AVX-512), other programs running, 200 held-out starts, PSNR over the pixels that change: the
+masked model, 15 minutes of training, comes to 21.6 dB one tick ahead and 17.2 dB ten ticks ahead, copying the last frame to
+19.5 and 16.2; it is above copying at all ten (`experiments/real_worlds.csv`). The recurrent one, 11 minutes, comes to 17.3
+and 15.4 dB; BUILD_NOTES.md says what holds it.
 """
 
 from __future__ import annotations

@@ -141,6 +141,24 @@ def test_the_delta_rule_replaces_what_stood_under_a_key_and_leaves_the_rest():
     np.testing.assert_allclose(k[0] @ state, v2, atol=1e-6)
 
 
+@pytest.mark.parametrize('size', [1, 2, 5, 32])
+def test_a_triangular_system_is_inverted(size):
+    random = np.tril(np.random.default_rng(size).normal(size=(3, size, size)), -1)
+    same_key = np.tril(np.ones((1, size, size)), -1)  # powers of it grow as binomials do
+    lower = np.concatenate([random, same_key]).astype(np.float32)
+    expected = np.linalg.inv(np.eye(size) + lower.astype(np.float64))
+    found = np.asarray(recurrence.unit_lower_inverse(jnp.asarray(lower)))
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+    np.testing.assert_array_equal(found, np.tril(found))
+
+
+def test_the_delta_rule_calls_no_solver():
+    """With the backend's, steps of training came to a standstill on CPU."""
+    x, one = jnp.ones((2, 2, 40, 4)), jnp.ones((2, 2, 40))
+    loss = lambda x: jnp.sum(recurrence.delta(jnp.zeros((2, 2, 4, 4)), x, x, x, one, -one, jnp.zeros((2, 40), bool))[1])
+    assert 'custom_call' not in jax.jit(jax.grad(loss)).lower(x).as_text()
+
+
 def test_the_delta_rule_recalls_sharply_after_a_thousand_ticks_of_writing():
     """Eight pairs, then 1,024 writes under eight other keys, decay 1: the first pairs are all still there."""
     k, v = keys_and_values(16, 16)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import solve_triangular
+import numpy as np
 
 CHUNK = 32
 """Ticks whose writes are solved together."""
@@ -88,9 +88,7 @@ def delta(
     dot = lambda equation, *args: jnp.einsum(equation, *args, precision='highest')
     lower = jnp.where(below, beta * gamma * dot('bhnik,bhnjk->bhnij', k, k), 0.0)
     read = gamma * dot('bhnik,bhnjk->bhnij', q, k)
-    solved = solve_triangular(
-        lower + jnp.eye(C), beta * jnp.concatenate([v, reach * k], -1), lower=True, unit_diagonal=True
-    )
+    solved = dot('bhnij,bhnjk->bhnik', unit_lower_inverse(lower), beta * jnp.concatenate([v, reach * k], -1))
     own, against = solved[..., : v.shape[-1]], solved[..., v.shape[-1] :]
     kept = carried[..., -1:, None]
 
@@ -112,3 +110,22 @@ def delta(
     spoiled_BT = jax.lax.cummax(jnp.where(spoiled_BT, t, -1), axis=1) >= since_BT
     y_BHTV = jnp.where(spoiled_BT[:, None, :, None], jnp.nan, y_BHTV)
     return jnp.where(spoiled_BT[:, -1, None, None, None], jnp.nan, s_BHKV), y_BHTV
+
+
+def unit_lower_inverse(lower: jax.Array) -> jax.Array:
+    """The inverse of I + L, L strictly lower triangular (..., C, C), block by block:
+
+        [[A, 0], [B, D]]^-1 = [[A^-1, 0], [-D^-1 B A^-1, D^-1]]
+
+    from blocks of one number to the whole in log2 C rounds, each of them products. No entry grows beyond the inverse's own, as
+    powers of L do. Substitution by the backend's solver is no choice: training with it comes to a standstill on CPU, every
+    thread waiting for the others (jax 0.10.2).
+    """
+    C = lower.shape[-1]
+    i, j = np.ogrid[:C, :C]
+    inverse, size = jnp.broadcast_to(jnp.eye(C, dtype=lower.dtype), lower.shape), 1
+    while size < C:
+        below = (i // (2 * size) == j // (2 * size)) & (i // size != j // size)
+        inner = jnp.matmul(jnp.where(below, lower, 0.0), inverse, precision='highest')
+        inverse, size = inverse - jnp.matmul(inverse, inner, precision='highest'), 2 * size
+    return inverse
