@@ -11,7 +11,7 @@ python launch/train.py --config=experiments/memory_table.py:recurrent,world=cue 
 python launch/recall.py --workdir=runs/memory/cue/recurrent
 
 Rows are written to memory_table.csv beside this file. Not measured as a whole yet. Rows of Cue, two cores of an Intel Xeon
-(AVX-512), other programs running, 200 episodes a delay, chance 0.125; memory raw_20 sees 20 frames, window 32 with its two
+(AVX-512), other programs running, 200 episodes a delay, chance 0.125; memory raw_20 sees 20 frames, window 31 with its two
 layers. Those of recurrent and state_space (diagonal) are by the commands above:
 
 | memory | 16 | 32 | 64 | 128 | 256 | 1,024 | bytes | ms a trained step |
