@@ -124,3 +124,43 @@ def test_parameters_are_dreamerv3s():
     decoder += 2048 // 8 * grid + grid  # from the context, 8 blocks
     decoder += 512 * 512 + 512 + 512 + 512 * grid + grid + 64  # from z through 2 * units, norm; then the joint norm
     assert sum(x.size for x in jax.tree.leaves(shapes)) == encoder + decoder
+
+
+def test_patches_are_read_and_drawn_alike_at_every_place(setting):
+    _, _, observation, z, context_BMD = setting
+    heart = KINDS['categorical'](SPEC, 'float32', stoch=3, classes=4, depth=2, mults=(1, 2), units=8, layers=1, patch=4)
+
+    def both(m):
+        return m.encode(observation), m.decode(z, context_BMD)
+
+    variables = jax.jit(lambda: heart.init(jax.random.key(0), method=both))()
+    read = lambda image: heart.apply(variables, {**observation, 'image': image}, method='encode')[:, : 3 * 5 * 4]
+    image = observation['image']
+    features = read(image).reshape(B, 3, 5, 4)
+    # Rows of patches rolled by one are features rolled by one, and nothing else.
+    np.testing.assert_array_equal(read(np.roll(image, 4, 1)).reshape(B, 3, 5, 4), np.roll(features, 1, 1))
+    drawn = heart.apply(variables, z, context_BMD, method='decode')
+    assert drawn['image'].shape == (B, 3 * 5, 4 * 4 * 3)
+    assert heart.apply(variables, drawn, method='render')['image'].shape == image.shape
+    # The same channels at two places are drawn the same: weights of the grid are made alike, and so are all patches.
+    params = flax.core.unfreeze(variables)['params']
+    for layer in ('coarse', 'context'):
+        leaves = params['decoders_image'][layer]
+        for name, x in leaves.items():
+            leaves[name] = jnp.full_like(x, 0.3)
+    alike = heart.apply({'params': params}, z, context_BMD, method='decode')['image']
+    np.testing.assert_allclose(alike, np.broadcast_to(alike[:, :1], alike.shape), atol=1e-6)
+    assert np.abs(drawn['image'][:, 0] - drawn['image'][:, 1]).max() > 1e-3
+    losses = heart.apply(variables, drawn, observation, method='losses')
+    patches = image.reshape(B, 3, 4, 5, 4, 3).transpose(0, 1, 3, 2, 4, 5).reshape(B, 15, 48) / 255.0
+    others = {k: v for k, v in drawn.items() if k != 'image'}
+    rest = sum(heart.codecs[k].loss(v, observation[k]) for k, v in others.items())
+    np.testing.assert_allclose(
+        losses['reconstruction'], np.square(drawn['image'] - patches).sum((1, 2)) + rest, rtol=1e-5
+    )
+
+
+def test_patches_must_tile():
+    heart = KINDS['categorical'](SPEC, 'float32', patch=5)
+    with pytest.raises(ValueError, match='patches of 5 pixels do not tile'):
+        heart.codecs  # noqa: B018

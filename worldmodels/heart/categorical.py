@@ -49,6 +49,21 @@ class ImageEncoder(nn.Module):
         return flat(x, 1)
 
 
+def coarse(
+    z_BNE: jax.Array, context_BMD: jax.Array, grid: tuple[int, int, int], units: int, blocks: int, dtype: str
+) -> jax.Array:
+    """z and context -> (B, h, w, channels), the first layers of a decoder; called within its compact method."""
+    h, w, channels = grid
+    x = NormDense(2 * units, dtype, name='latent')(flat(z_BNE, 1))
+    x = Dense(h * w * channels, dtype=dtype, name='coarse')(x).reshape(-1, h, w, channels)
+    if context_BMD.shape[1]:
+        g = math.gcd(blocks, math.prod(context_BMD.shape[1:]), channels)
+        y = BlockLinear(h * w * channels, g, dtype, name='context')(flat(context_BMD, 1))
+        y = y.reshape(-1, g, h, w, channels // g).transpose(0, 2, 3, 1, 4)
+        x = x + y.reshape(x.shape)
+    return nn.silu(norm(dtype)(x))
+
+
 class ImageDecoder(nn.Module):
     """z (B, N, E) and context (B, M, D) -> (B, H, W, C) in (0, 1): a coarse grid, then doubling convolutions.
 
@@ -64,21 +79,44 @@ class ImageDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, z_BNE: jax.Array, context_BMD: jax.Array) -> jax.Array:
-        h, w = _coarse(self.modality, len(self.mults))
         depths = [self.depth * mult for mult in self.mults]
-        size = h * w * depths[-1]
-        x = NormDense(2 * self.units, self.dtype, name='latent')(flat(z_BNE, 1))
-        x = Dense(size, dtype=self.dtype, name='coarse')(x).reshape(-1, h, w, depths[-1])
-        if context_BMD.shape[1]:
-            g = math.gcd(self.blocks, math.prod(context_BMD.shape[1:]), depths[-1])
-            y = BlockLinear(size, g, self.dtype, name='context')(flat(context_BMD, 1))
-            y = y.reshape(-1, g, h, w, depths[-1] // g).transpose(0, 2, 3, 1, 4)
-            x = x + y.reshape(x.shape)
-        x = nn.silu(norm(self.dtype)(x))
+        grid = (*_coarse(self.modality, len(self.mults)), depths[-1])
+        x = coarse(z_BNE, context_BMD, grid, self.units, self.blocks, self.dtype)
         for depth in depths[-2::-1]:
             x = nn.silu(norm(self.dtype)(ConvUp(depth, self.dtype)(x)))
         x = ConvUp(self.modality.shape[2], self.dtype, name='image')(x)
         return nn.sigmoid(x[:, : self.modality.shape[0], : self.modality.shape[1]].astype(jnp.float32))
+
+
+class PatchEncoder(nn.Module):
+    """Patches (B, N, P) in [0, 1] -> (B, F): every patch through the same MLP, its channels side by side."""
+
+    channels: int
+    layers: int
+    units: int
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x_BNP: jax.Array) -> jax.Array:
+        x = MLP(self.layers, self.units, self.dtype)(x_BNP - 0.5)
+        return flat(NormDense(self.channels, self.dtype)(x), 1)
+
+
+class PatchDecoder(nn.Module):
+    """z (B, N, E) and context (B, M, D) -> patches in (0, 1): a grid of channels, then the same MLP at every place of it."""
+
+    codec: Codec
+    channels: int
+    layers: int
+    units: int
+    blocks: int
+    dtype: str
+
+    @nn.compact
+    def __call__(self, z_BNE: jax.Array, context_BMD: jax.Array) -> jax.Array:
+        x = coarse(z_BNE, context_BMD, (*self.codec.grid, self.channels), self.units, self.blocks, self.dtype)
+        x = MLP(self.layers, self.units, self.dtype)(x.reshape(x.shape[0], -1, self.channels))
+        return nn.sigmoid(Dense(self.codec.values, dtype=self.dtype, name='values')(x).astype(jnp.float32))
 
 
 class FlatDecoder(nn.Module):
@@ -100,11 +138,13 @@ class Categorical(nn.Module):
     """Fields a config sets:
       stoch, classes: N groups of K classes.
       depth, mults: channels of the convolutions, one stage per multiplier.
+      patch: 0 for DreamerV3's convolutions; else the side of patches that one MLP reads and another draws, the same at every
+        place, with the channels of the last stage between: what a tile looks like is learned once, not for each place.
       units, layers: of the MLPs that read and write grids and vectors.
       blocks: of the matmul from context to the decoder's coarse grid.
 
-    Images are convolved; grids (one-hot per channel) and vectors (symlog) go through MLPs. Features of several
-    modalities are joined. Predictions are patches as `codec` has them: one pixel, one cell or the whole vector.
+    Images are convolved, or read in patches; grids (one-hot per channel) and vectors (symlog) go through MLPs. Features of
+    several modalities are joined. Predictions are patches as `codec` has them: of pixels, one cell or the whole vector.
     """
 
     spec: Spec
@@ -116,12 +156,13 @@ class Categorical(nn.Module):
     units: int = 256
     layers: int = 3
     blocks: int = 8
+    patch: int = 0
 
     tokenizer = False
 
     @property
     def codecs(self) -> dict[str, Codec]:
-        return codecs(self.spec, 1)
+        return codecs(self.spec, self.patch or 1)
 
     @property
     def layout(self) -> Layout:
@@ -135,7 +176,11 @@ class Categorical(nn.Module):
         encoders, decoders = {}, {}
         for name, codec in self.codecs.items():
             m = codec.modality
-            if m.kind == 'image':
+            if m.kind == 'image' and self.patch:
+                sizes = (self.depth * self.mults[-1], self.layers, self.units)
+                encoders[name] = PatchEncoder(*sizes, self.dtype)
+                decoders[name] = PatchDecoder(codec, *sizes, self.blocks, self.dtype)
+            elif m.kind == 'image':
                 encoders[name] = ImageEncoder(m, self.depth, self.mults, self.dtype)
                 decoders[name] = ImageDecoder(m, self.depth, self.mults, self.units, self.blocks, self.dtype)
             else:
@@ -149,9 +194,11 @@ class Categorical(nn.Module):
         features = []
         for name, codec in self.codecs.items():
             x_BNP = codec.patches(observation[name])
-            image = codec.modality.kind == 'image'
-            x = x_BNP.reshape(-1, *codec.modality.shape) if image else flat(x_BNP, 1)
-            features.append(self._through(self.encoders[name], codec.modality, x))
+            if codec.modality.kind != 'image':
+                x_BNP = flat(x_BNP, 1)
+            elif not self.patch:
+                x_BNP = x_BNP.reshape(-1, *codec.modality.shape)
+            features.append(self._through(self.encoders[name], codec.modality, x_BNP))
         return jnp.concatenate(features, -1)
 
     def embed(self, index_BN: jax.Array) -> jax.Array:
@@ -171,7 +218,8 @@ class Categorical(nn.Module):
         if modality.kind != 'image':
             return layer(*inputs)
         H, W, C = modality.shape
-        return in_chunks(layer, 4 * H * W * max(self.depth * self.mults[0], C), *inputs)
+        widest = max(self.units // self.patch**2, C) if self.patch else max(self.depth * self.mults[0], C)
+        return in_chunks(layer, 4 * H * W * widest, *inputs)
 
     def losses(self, prediction: dict[str, jax.Array], observation: dict[str, jax.Array]) -> dict[str, jax.Array]:
         """{'reconstruction': (B,)}: squared error of images and symlog vectors, cross-entropy of grids, summed."""
