@@ -32,9 +32,9 @@ test: lint
 grid: env
 	@$(PYTHON) -m pytest -n 2 tests/test_model_cover.py --grid
 
-# An annotation that pdoc cannot resolve is shown as it is written.
+# An annotation that pdoc cannot resolve is shown as it is written. Matplotlib's first import asks fc-list for the fonts.
 docs: env
-	@$(PYTHON) -W 'ignore:Error parsing type annotation' -m pdoc --math --docformat google -o docs/api worldmodels
+	@PDOC_ALLOW_EXEC=1 $(PYTHON) -W 'ignore:Error parsing type annotation' -m pdoc --math --docformat google -o docs/api worldmodels
 	@echo 'The pages: docs/api/index.html; what is where: docs/README.md'
 
 clean:

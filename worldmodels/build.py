@@ -349,7 +349,7 @@ def _fields(part: str, cls: type, config: Mapping, wiring: Mapping, where: str =
     if cls.__module__.startswith('worldmodels.'):  # the fields of a part of one's own mean what it says
         defaults = {n: declared[n].default for n in settable if declared[n].default is not dataclasses.MISSING}
         given = {**defaults, **values}
-        wrong = ranges.fault(given, [n for n, default in defaults.items() if isinstance(default, float)])
+        wrong = ranges.fault(given, defaults)
         if wrong:
             name, expected = wrong
             raise ValueError(f'{where}.{name} is {given[name]!r}; it takes {expected}.')
