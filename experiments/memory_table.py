@@ -4,7 +4,7 @@ python launch/sweep.py --table=experiments/memory_table.py --workdir=runs/memory
 python launch/sweep.py --table=experiments/memory_table.py --workdir=runs/memory --only=cue-recurrent
 
 Every row trains on delays drawn log-uniformly from 4 to 64 frames (bsuite's chain on one of 32) and is then asked at 4 to
-1,024. One row alone:
+1,024; MiniGrid's corridor is trained on at 16 cells and asked at 8 to 128. One row alone:
 
 python launch/collect.py --world=recall/Cue --policy=random --steps=200000 --path=runs/memory/cue/data
 python launch/train.py --config=experiments/memory_table.py:recurrent,world=cue --workdir=runs/memory/cue/recurrent
@@ -28,8 +28,11 @@ layers. Those of recurrent and state_space (diagonal) are by the commands above:
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import ml_collections
+import numpy as np
+from matplotlib.figure import Figure
 
 from experiments.arguments import parse
 from experiments.table import Row
@@ -42,9 +45,14 @@ WORLDS = {
     'place': {'name': 'recall/Place', 'low': 4, 'high': 64},
     'list': {'name': 'recall/List', 'low': 4, 'high': 64},
     'chain': {'name': 'gymnax/MemoryChain-bsuite', 'memory_length': 32},
+    'corridor': {'name': 'xminigrid/MiniGrid-MemoryS16', 'max_steps': 96},
 }
-CHANCE = {'cue': 1 / 8, 'place': 1 / 64, 'list': 1 / 8, 'chain': 1 / 2}
+CHANCE = {'cue': 1 / 8, 'place': 1 / 64, 'list': 1 / 8, 'chain': 1 / 2, 'corridor': 1 / 2}
 """What guessing gets."""
+PLAYERS = {'corridor': ('--policy=scripted', '--noise=0.1')}
+"""Who plays, where it is not chance: few random walks see both ends of a corridor."""
+PAID = ('chain', 'corridor')
+"""Worlds that answer with a reward; the others with a frame."""
 
 TRANSFORMER = {'width': 32, 'heads': 4, 'hidden': 96}
 SMALL = {'width': 64, 'heads': 4, 'hidden': 128, 'depth': 1}
@@ -83,7 +91,7 @@ def variants() -> tuple[str, ...]:
 def get_config(arg: str = '') -> ml_collections.ConfigDict:
     """Variants: the memories (`variants()`).
 
-    Options: world (cue, place, list, chain), transition (categorical or masked), size (tiny, laptop, accelerator).
+    Options: world (cue, place, list, chain, corridor), transition (categorical or masked), size (tiny, laptop, accelerator).
     """
     variant, options = parse(arg, variants(), world='cue', transition='categorical', size='laptop')
     for name, known in (('world', WORLDS), ('transition', ('categorical', 'masked')), ('size', SIZES)):
@@ -113,8 +121,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     config.optimizer.update(
         {'learning_rate': 3e-3, 'warmup': min(50, steps // 4), 'schedule': 'cosine', 'weight_decay': 1e-3, 'b2': 0.99}
     )
-    # What the chain asks lies in the reward, what the others ask in the frame.
-    paid = 1.0 if world == 'chain' else 0.1
+    paid = 1.0 if world in PAID else 0.1
     config.train.update(
         {
             'steps': steps,
@@ -128,6 +135,25 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     return config
 
 
+def draw(rows: list[dict[str, str]]) -> Figure:
+    """Bytes carried against recall, one panel a world, recall averaged over all delays asked for."""
+    worlds = [world for world in WORLDS if any(row['world'] == WORLDS[world]['name'] for row in rows)]
+    figure = Figure(figsize=(3.4 * len(worlds), 3.6), layout='constrained')
+    panels = figure.subplots(1, len(worlds), sharey=True, squeeze=False)[0]
+    for world, axes in zip(worlds, panels, strict=True):
+        for row in (row for row in rows if row['world'] == WORLDS[world]['name']):
+            recall = np.mean([float(v) for k, v in row.items() if re.fullmatch(r'recall_\d+', k)])
+            size = float(row['bytes'])
+            axes.plot(size, recall, 'o', color='C0')
+            axes.annotate(row['memory'], (size, recall), (4, 3), textcoords='offset points', fontsize=7, rotation=25)
+        axes.axhline(CHANCE[world], color='0.6', linestyle='--', linewidth=1)
+        axes.set(title=WORLDS[world]['name'], xlabel='bytes carried', ylim=(0, 1.1))
+        axes.set_xscale('symlog', linthresh=128)
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel('right answers, mean over delays')
+    return figure
+
+
 def small(kind: str) -> dict:
     """A kind's own fields, but for those in SMALL."""
     declared = {field.name for field in dataclasses.fields(memories.KINDS[kind])}
@@ -135,7 +161,7 @@ def small(kind: str) -> dict:
 
 
 def get_table(workdir: str) -> list[Row]:
-    """Rows cue-none, cue-raw_1, ..., chain-stack."""
+    """Rows cue-none, cue-raw_1, ..., corridor-stack."""
     return [row(workdir, world, memory) for world in WORLDS for memory in variants()]
 
 
@@ -151,7 +177,8 @@ def prepared(workdir: str, world: str, memory: str, transition: str = 'categoric
     name, *given = WORLDS[world].items()
     options = [word for key, value in given for word in ('--option', f'{key}={value}')]
     data, run = f'{workdir}/{world}/data', memory if transition == 'categorical' else f'{memory}-{transition}'
-    play = ('launch/collect.py', f'--world={name[1]}', *options, '--policy=random', '--steps=200000', f'--path={data}')
+    policy = PLAYERS.get(world, ('--policy=random',))
+    play = ('launch/collect.py', f'--world={name[1]}', *options, *policy, '--steps=200000', f'--path={data}')
     config = f'--config=experiments/memory_table.py:{memory},world={world},transition={transition}'
     train = ('launch/train.py', config, f'--workdir={workdir}/{world}/{run}', f'--config.data.path={data}')
     return (('play', play), ('train', train))

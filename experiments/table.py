@@ -1,6 +1,7 @@
 """A table of runs: what each row runs, one command after the other, and which numbers of its report the row keeps.
 
-A table is a file with `get_table(workdir)` that returns its rows; `launch/sweep.py` runs them.
+A table is a file with `get_table(workdir)` that returns its rows; `launch/sweep.py` runs them. It may have `draw(rows)`, from
+the rows of the CSV, dicts of str, to a matplotlib figure.
 """
 
 from __future__ import annotations

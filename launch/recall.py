@@ -17,7 +17,9 @@ from launch import command
 from worldmodels.training import allocator
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Workdir of the run to examine.', required=True)
-_DELAYS = flags.DEFINE_list('delays', None, 'Delays in frames. Default: 4 to 1024, doubling; of --anchoring 16.')
+_DELAYS = flags.DEFINE_list(
+    'delays', None, 'Delays in frames. Default: 4 to 1024 (corridors: 8 to 128), doubling; of --anchoring 16.'
+)
 _EPISODES = flags.DEFINE_integer('episodes', 200, 'Episodes played at each delay.')
 _SEED = flags.DEFINE_integer('seed', 0, 'What is played depends on it.')
 _ANCHORING = flags.DEFINE_bool('anchoring', False, 'Compare memory intact, reset and swapped, at one delay.')
@@ -27,7 +29,7 @@ def main(argv: list[str]) -> None:
     del argv
     logging.set_verbosity(logging.WARNING)
     allocator.keep_freed_memory()
-    from worldmodels.evaluation import anchoring, recall
+    from worldmodels.evaluation import anchoring, questions, recall
     from worldmodels.evaluation.examine import Trained
 
     delays = _whole(_DELAYS.value)
@@ -38,7 +40,9 @@ def main(argv: list[str]) -> None:
         report = anchoring.run(trained, *(delays or (16,)), episodes=_EPISODES.value, seed=_SEED.value)
     else:
         say = lambda delay: print(f'delay {delay:,} judged', flush=True)
-        report = recall.run(trained, delays or recall.DELAYS, _EPISODES.value, _SEED.value, say)
+        report = recall.run(
+            trained, delays or questions.delays(trained.config.world), _EPISODES.value, _SEED.value, say
+        )
         report['columns']['ms_per_trained_step'] = recall.step_ms(_WORKDIR.value)
     path = pathlib.Path(_WORKDIR.value) / ('anchoring' if _ANCHORING.value else 'recall') / 'report.json'
     recall.write(report, path)

@@ -2,6 +2,7 @@
 
     python launch/sweep.py --table=experiments/real_worlds.py --workdir=runs/real_worlds
     python launch/sweep.py --table=experiments/real_worlds.py --workdir=runs/real_worlds --only=minatar-masked --again
+    python launch/sweep.py --table=experiments/memory_table.py --workdir=runs/memory --picture=memory.png
 
 Rows that the CSV has are left alone, and stages that were finished are not run again: killed at any time, the same command
 goes on. The CSV stands beside the table and belongs into version control: every row names its commit, hardware and seconds.
@@ -14,6 +15,7 @@ import difflib
 import hashlib
 import json
 import pathlib
+from typing import Any
 
 from absl import flags
 from rich.console import Console
@@ -29,13 +31,19 @@ _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of all that the rows mak
 _CSV = flags.DEFINE_string('csv', '', 'Where the rows are written; default: beside the table, with its name.')
 _ONLY = flags.DEFINE_multi_string('only', [], 'Name of a row to run; repeatable. Default: all that are missing.')
 _AGAIN = flags.DEFINE_bool('again', False, 'Run rows that the CSV has already; finished stages run again too.')
+_PICTURE = flags.DEFINE_string(
+    'picture', '', 'Draw the rows of the CSV here, and run nothing: for tables with draw(rows).'
+)
 _LIST = flags.DEFINE_bool('list', False, 'Say which rows there are and which are done, and run nothing.')
 
 
 def main(argv: list[str]) -> None:
     del argv
-    rows = load(_TABLE.value, _WORKDIR.value)
+    module, rows = load(_TABLE.value, _WORKDIR.value)
     path = pathlib.Path(_CSV.value or pathlib.Path(_TABLE.value).with_suffix('.csv'))
+    if _PICTURE.value:
+        picture(module, path)
+        return
     for name in _ONLY.value:
         if name not in rows:
             near = difflib.get_close_matches(name, rows, 1) or rows
@@ -69,12 +77,23 @@ def main(argv: list[str]) -> None:
     print(path)
 
 
-def load(table: str, workdir: str) -> dict[str, Row]:
-    """The rows of a table by name."""
-    _, rows = experiment.run(
+def load(table: str, workdir: str) -> tuple[Any, dict[str, Row]]:
+    """The module of a table, and its rows by name."""
+    module, rows = experiment.run(
         table, workdir.rstrip('/'), 'table', 'get_table', 'workdir', 'rows', 'experiments/real_worlds.py'
     )
-    return {row.name: row for row in rows}
+    return module, {row.name: row for row in rows}
+
+
+def picture(module: Any, path: pathlib.Path) -> None:
+    """Draw what a CSV has, as its table draws it. Raises ValueError for a table that draws nothing, and without rows."""
+    if not hasattr(module, 'draw'):
+        raise ValueError(f'{_TABLE.value} has no draw(rows): only tables that have one make a picture.')
+    rows = read(path)
+    if not rows:
+        raise ValueError(f'{path} has no rows to draw: run the table first, the same command without --picture.')
+    module.draw(list(rows.values())).savefig(_PICTURE.value, dpi=150)
+    print(_PICTURE.value)
 
 
 def run(row: Row, title: str) -> dict[str, str]:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from remembering import cue_model
 
+from worldmodels import worlds
 from worldmodels.build import build_model, init_variables
 from worldmodels.evaluation import questions, recall
 from worldmodels.types import ActionSpace
@@ -68,9 +69,33 @@ def test_the_chain_is_judged_by_its_reward():
 
 
 def _chain_spec():
-    from worldmodels import worlds
-
     return worlds.make(questions.CHAIN, 1).spec
+
+
+def test_the_corridor_is_judged_by_what_is_paid_at_its_end():
+    """Half of the answers pay; heads that expect 0 say that none does."""
+    world = {'name': 'xminigrid/MiniGrid-MemoryS16', 'max_steps': 96}
+    played = questions.play(world, 8, 24)
+    assert played.asks == 'reward'
+    assert (played.answer_BT.sum(1) == 1).all()
+    at_answer = played.ticks.outcomes['reward'][played.answer_BT]
+    assert 0 < (at_answer > 0).sum() < 24
+    assert (at_answer[at_answer > 0] > 0.5).all()
+    assert (played.ticks.outcomes['discount'][played.answer_BT] == 0).all(), 'nobody ran out of time'
+    config = {
+        'heart': {'kind': 'palette', 'codes': 8, 'embedding': 4},
+        'filter': {},
+        'transition': {'kind': 'categorical', 'hidden': 8},
+        'memory': {'kind': 'none'},
+        'outcome': {'reads': 'departure', 'units': 8},
+        'context_to': ('transition', 'outcome'),
+    }
+    model = build_model(config, worlds.make(world['name'], 1).spec, 'float32')
+    right_B = recall.judge(model, init_variables(model, 0), played)
+    assert (right_B == (at_answer == 0)).all()
+    assert questions.delays(world) == (8, 16, 32, 64, 128)
+    with pytest.raises(ValueError, match=r'delay 9: the corridors of .* are 8, 16, 32, 64, 128 cells long'):
+        questions.at_delay(world, 9)
 
 
 def test_a_report_has_a_column_for_every_delay():
@@ -91,6 +116,9 @@ def test_a_report_has_a_column_for_every_delay():
 def test_worlds_that_ask_nothing_are_refused():
     with pytest.raises(ValueError, match=r"'navix/Empty-5x5' asks no question .* recall/Cue"):
         questions.at_delay({'name': 'navix/Empty-5x5'}, 4)
-    assert questions.at_delay(CHAIN, 9) == {'memory_length': 9}
-    assert questions.at_delay({**CUE, 'distractors': False}, 9) == {'low': 9, 'high': 9, 'distractors': False}
+    assert questions.at_delay(CHAIN, 9) == {**CHAIN, 'memory_length': 9}
+    assert questions.at_delay({**CUE, 'distractors': False}, 9) == {
+        **{'name': 'recall/Cue', 'low': 9, 'high': 9},
+        'distractors': False,
+    }
     assert isinstance(_chain_spec().action, ActionSpace)

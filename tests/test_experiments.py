@@ -99,6 +99,7 @@ def test_a_table_names_experiments_and_reports_that_its_stages_make():
 def test_the_tables_of_memories_share_their_trainings():
     table = {row.name: row for row in memory_table.get_table('somewhere')}
     assert {'cue-none', 'place-raw_20', 'list-recurrent', 'chain-window'} <= set(table)
+    assert '--policy=scripted' in table['corridor-stack'].stages[0][1]
     for row in memory_anchoring.get_table('somewhere'):
         world, memory, transition = row.name.split('-')
         train = row.stages[1][1]

@@ -123,3 +123,19 @@ def test_measures_that_the_report_lacks_are_refused():
         measured(report, (('image', 'psnr', (1,)),))
     with pytest.raises(ValueError, match='up to horizon 2'):
         measured(report, (('image', 'exact', (1, 2)),))
+
+
+def test_a_table_is_drawn_from_its_csv(sweep):
+    run, folder = sweep
+    picture = folder / 'rows.png'
+    done = run(f'--picture={picture}')
+    assert done.returncode == 1
+    assert 'has no draw(rows)' in done.stderr
+    words = ['launch/sweep.py', '--table=experiments/memory_table.py', '--workdir=unused', f'--picture={picture}']
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert picture.read_bytes().startswith(b'\x89PNG')
+    words.append(f'--csv={folder / "none.csv"}')
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert 'has no rows to draw' in done.stderr

@@ -24,6 +24,7 @@ import jax
 import numpy as np
 
 from worldmodels import interaction, rng, worlds
+from worldmodels.control.corridor import Corridor
 from worldmodels.control.mixture import Mixture
 from worldmodels.control.paddle import Paddle
 from worldmodels.control.planner import Planner
@@ -118,7 +119,10 @@ class Settings:
         return worlds.make(self.world, batch or self.lanes, **dict(self.options))
 
 
-SCRIPTS = {'gymnax/Breakout-MinAtar': Paddle}
+SCRIPTS = {
+    'gymnax/Breakout-MinAtar': Paddle,
+    **{f'xminigrid/MiniGrid-MemoryS{size}': Corridor for size in (8, 16, 32, 64, 128)},
+}
 """Worlds with a script of their own; the others are played by `Scripted`, where they have keys and doors."""
 
 POLICIES: dict[str, Callable[[Spec, Settings, Any], Any]] = {

@@ -3,8 +3,9 @@ r"""How long a model remembers: is the frame that answers a question foretold, d
 $$\mathrm{recall}(d) = \frac{1}{B} \sum_b [\hat o_{q_b + 1} = o_{q_b + 1}]$$
 
 over episodes of delay d, after watching everything up to the question $q_b$; $\hat o$ is the transition's most likely
-frame (temperature 0), and all of it must be right. In bsuite's MemoryChain (Osband et al., 2020, arXiv 1908.03568) the
-answer is no frame but the sign of the reward, and it is the outcome's mean that is judged. Beside it stands the price:
+frame (temperature 0), and all of it must be right. In bsuite's MemoryChain (Osband et al., 2020, arXiv 1908.03568) and in
+MiniGrid's Memory the answer is no frame but the reward, the higher or the lower of two: it is the outcome's mean that is
+judged, by the side of their middle it lies on. Beside it stands the price:
 bytes carried from tick to tick, milliseconds of a tick acting alone, and of a trained step.
 """
 
@@ -30,8 +31,6 @@ from worldmodels.rollout import Trace
 from worldmodels.types import PyTree
 from worldmodels.world_model import WorldModel
 
-DELAYS = (4, 8, 16, 32, 64, 128, 256, 512, 1024)
-
 
 def check(trained: Trained, delays: Sequence[int], episodes: int) -> None:
     """Raises ValueError for a model or a world whose recall cannot be judged."""
@@ -50,7 +49,7 @@ def check(trained: Trained, delays: Sequence[int], episodes: int) -> None:
 
 def run(
     trained: Trained,
-    delays: Sequence[int] = DELAYS,
+    delays: Sequence[int],
     episodes: int = 200,
     seed: int = 0,
     advance: Callable[[int], None] = lambda delay: None,
@@ -99,12 +98,14 @@ def judge(model: WorldModel, variables: PyTree, played: questions.Played) -> np.
     """bool (B,): whether the answer of each episode was foretold."""
     B = played.answer_BT.shape[0]
     right_B, seen_B = np.zeros(B, bool), np.zeros(B, bool)
+    answers_B = played.ticks.outcomes['reward'][played.answer_BT]
+    middle = (answers_B.min() + answers_B.max()) / 2
     for when, trace, keys_BT in questions.follow(model, variables, played.ticks):
         here_BT = played.answer_BT[:, when]
         if here_BT.any():
             shown = {k: x[:, when] for k, x in played.ticks.observation.items()}
             paid_BT = played.ticks.outcomes['reward'][:, when]
-            foretold_B = _foretold(model, variables, trace, keys_BT, here_BT, shown, paid_BT, played.asks)
+            foretold_B = _foretold(model, variables, trace, keys_BT, here_BT, shown, paid_BT, middle, played.asks)
             right_B |= np.asarray(foretold_B) & here_BT.any(1)
             seen_B |= here_BT.any(1)
     assert seen_B.all(), 'every episode has an answer'
@@ -112,7 +113,7 @@ def judge(model: WorldModel, variables: PyTree, played: questions.Played) -> np.
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'asks'))
-def _foretold(model, variables, trace: Trace, keys_BT, here_BT, shown: dict, paid_BT, asks: str) -> jax.Array:
+def _foretold(model, variables, trace: Trace, keys_BT, here_BT, shown: dict, paid_BT, middle, asks: str) -> jax.Array:
     """bool (B,), of the tick of each row that `here_BT` marks; anything in rows that it does not."""
     index_B = jnp.argmax(here_BT, 1)
     at = lambda tree: jax.tree.map(lambda x: x[jnp.arange(x.shape[0]), index_B], tree)
@@ -129,7 +130,8 @@ def _foretold(model, variables, trace: Trace, keys_BT, here_BT, shown: dict, pai
         return m.outcome.mean(outputs)['reward']
 
     if asks == 'reward':
-        return (model.apply(variables, method=reward) > 0) == (at(paid_BT) > 0)
+        paid_B = at(paid_BT)
+        return (model.apply(variables, method=reward) > middle) == (paid_B > middle)
     drawn, real = model.apply(variables, method=frame), at(shown)
     return jnp.all(jnp.stack([jnp.all((drawn[k] == real[k]).reshape(index_B.size, -1), 1) for k in real]), 0)
 
