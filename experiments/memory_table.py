@@ -140,6 +140,7 @@ def draw(rows: list[dict[str, str]]) -> Figure:
     worlds = [world for world in WORLDS if any(row['world'] == WORLDS[world]['name'] for row in rows)]
     figure = Figure(figsize=(3.4 * len(worlds), 3.6), layout='constrained')
     panels = figure.subplots(1, len(worlds), sharey=True, squeeze=False)[0]
+    largest = max(float(row['bytes']) for row in rows)
     for world, axes in zip(worlds, panels, strict=True):
         for row in (row for row in rows if row['world'] == WORLDS[world]['name']):
             recall = np.mean([float(v) for k, v in row.items() if re.fullmatch(r'recall_\d+', k)])
@@ -149,6 +150,7 @@ def draw(rows: list[dict[str, str]]) -> Figure:
         axes.axhline(CHANCE[world], color='0.6', linestyle='--', linewidth=1)
         axes.set(title=WORLDS[world]['name'], xlabel='bytes carried', ylim=(0, 1.1))
         axes.set_xscale('symlog', linthresh=128)
+        axes.set_xlim(-64, 5 * largest)
         axes.grid(alpha=0.3)
     panels[0].set_ylabel('right answers, mean over delays')
     return figure

@@ -84,6 +84,41 @@ def test_written_and_read_again(tmp_path):
     assert sorted(p.name for p in (tmp_path / 'here').iterdir()) == ['data']
 
 
+def test_a_large_split_is_several_files_and_nothing_is_kept_in_memory(tmp_path, monkeypatch):
+    """TFDS's own builders end above 1 GB where there is no TensorFlow."""
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core import shuffle
+
+    monkeypatch.setattr(shuffle, 'MAX_MEM_BUFFER_SIZE', 1000)
+    monkeypatch.setattr(episodes, 'SHARD_BYTES', 1000)
+    some = [episode(3 + i, i) for i in range(12)]
+    written = 0
+
+    def watched():
+        nonlocal written
+        for one in some:
+            written = sum(p.stat().st_size > 0 for p in tmp_path.glob('data.building/train-*'))
+            yield one
+
+    episodes.write(str(tmp_path / 'data'), SPEC, {'train': watched()}, {})
+    assert written >= 2, 'what is full is on disk while others are still to come'
+    names = sorted(p.name for p in tmp_path.glob('data/*array_record*'))
+    assert len(names) > 2
+    assert names[-1] == f'episodes-train.array_record-{len(names) - 1:05}-of-{len(names):05}'
+    builder = tfds.builder_from_directory(str(tmp_path / 'data'))
+    source = builder.as_data_source(split='train')
+    assert len(source) == 12
+    for i, expected in enumerate(some):
+        jax.tree.map(np.testing.assert_array_equal, source[i], expected)
+    assert builder.info.splits['train'].num_bytes > 500 * (len(names) - 1)
+
+
+def test_a_split_without_episodes_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="No episodes were given for the split 'validation'"):
+        episodes.write(str(tmp_path / 'data'), SPEC, {'train': [episode(3)], 'validation': []}, {})
+    assert not (tmp_path / 'data').exists()
+
+
 def test_nothing_appears_when_writing_fails(tmp_path):
     path = tmp_path / 'data'
 

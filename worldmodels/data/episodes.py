@@ -11,12 +11,10 @@ row's action and outcomes stand for nothing.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import shutil
-from collections.abc import Iterable, Iterator
-from typing import Any, ClassVar
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +22,7 @@ from worldmodels.types import Spec, Ticks
 
 FLAGS = ('is_first', 'is_last', 'is_terminal')
 SPLITS = ('train', 'validation')
+SHARD_BYTES = 512 << 20  # of records, before compression, in a file; a longer record has a file of its own
 
 
 def to_ticks(episode: dict[str, Any], spec: Spec, start: int = 0, stop: int | None = None) -> dict[str, Any]:
@@ -92,69 +91,67 @@ def frame_bytes(spec: Spec) -> int:
 def write(directory: str, spec: Spec, splits: dict[str, Iterable[dict]], metadata: dict[str, Any]) -> None:
     """Writes episodes, in the order given, as the TFDS dataset `directory`, which appears at once and whole.
 
-    `metadata` (JSON) is kept beside it together with the spec and the episodes' lengths. What a run killed half-way
-    left in `directory + '.building'` is thrown away by the next.
+    One episode is held in memory at a time. `metadata` (JSON) is kept beside them together with the spec and the
+    episodes' lengths. What a run killed half-way left in `directory + '.building'` is thrown away by the next.
+
+    Raises ValueError for a split without episodes.
     """
     import tensorflow_datasets as tfds
 
-    lengths: dict[str, list[int]] = {}
-    kept = tfds.core.MetadataDict()
-
-    def noted(split: str, episodes: Iterable[dict]) -> Iterator[tuple[int, dict]]:
-        lengths[split] = []
-        for i, episode in enumerate(episodes):
-            lengths[split].append(len(episode['is_first']))
-            yield i, episode
-
-    class Episodes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-        """Episodes played in a world."""
-
-        VERSION = tfds.core.Version('1.0.0')
-        name = 'episodes'
-        url_infos: ClassVar[
-            dict
-        ] = {}  # nothing is downloaded; left to itself TFDS 4.9.10 looks for a file of checksums
-
-        def _info(self):
-            return tfds.core.DatasetInfo(
-                builder=self,
-                description='Episodes played in a world, one record each, in RLDS form.',
-                features=features(spec),
-                metadata=kept,
-                disable_shuffling=True,  # readers shuffle by index
-            )
-
-        def _split_generators(self, dl_manager):
-            return {split: noted(split, episodes) for split, episodes in splits.items()}
-
-        def _generate_examples(self):
-            raise NotImplementedError('splits are given as generators')
-
     building = directory + '.building'
     shutil.rmtree(building, ignore_errors=True)
-    builder = Episodes(data_dir=building, file_format='array_record')
-    kept.update({**metadata, 'spec': spec.to_json(), 'lengths': lengths})
-    tfds.disable_progress_bar()  # it knows no total, and would write into the caller's own
-    with contextlib.redirect_stdout(io.StringIO()), _same_bytes_every_time():
-        builder.download_and_prepare()
+    os.makedirs(building)
+    lengths: dict[str, list[int]] = {}
+    # TFDS's own builders keep all records in memory up to 1 GB, to shuffle them, and need TensorFlow from there on.
+    info = tfds.core.DatasetInfo(
+        builder=tfds.core.DatasetIdentity('episodes', tfds.core.Version('1.0.0'), building, __name__),
+        description='Episodes played in a world, one record each, in RLDS form.',
+        features=features(spec),
+        metadata=tfds.core.MetadataDict({**metadata, 'spec': spec.to_json(), 'lengths': lengths}),
+        disable_shuffling=True,  # readers shuffle by index
+    )
+    info.set_file_format('array_record')
+    kept = [_write_split(info, split, episodes, lengths.setdefault(split, [])) for split, episodes in splits.items()]
+    info.set_splits(tfds.core.SplitDict(kept))
+    info.write_to_directory(building)
     os.makedirs(os.path.dirname(os.path.abspath(directory)), exist_ok=True)
-    os.rename(builder.data_path, directory)
-    shutil.rmtree(building, ignore_errors=True)
+    os.rename(building, directory)
 
 
-@contextlib.contextmanager
-def _same_bytes_every_time():
-    """TFDS 4.9.10 writes a record's fields in the order protobuf's map has in this process; here they are sorted."""
+def _write_split(info: Any, split: str, episodes: Iterable[dict], lengths: list[int]) -> Any:
+    """Write a split's files, each closed at SHARD_BYTES, note the episodes' lengths, and return its `SplitInfo`."""
+    import tensorflow_datasets as tfds
+    from array_record.python.array_record_module import ArrayRecordWriter
     from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
-    usual = ExampleSerializer.serialize_example
-    ExampleSerializer.serialize_example = lambda self, example: self.get_tf_example(example).SerializeToString(
-        deterministic=True
+    serializer = ExampleSerializer(info.features.get_serialized_info())
+    template = tfds.core.ShardedFileTemplate(
+        data_dir=info.data_dir, dataset_name=info.name, split=split, filetype_suffix='array_record'
     )
-    try:
-        yield
-    finally:
-        ExampleSerializer.serialize_example = usual
+    shards: list[int] = []
+    total = room = 0
+    writer = None
+    for episode in episodes:
+        # Sorted: left to itself protobuf gives the fields in the order that its map has in this process.
+        record = serializer.get_tf_example(info.features.encode_example(episode)).SerializeToString(deterministic=True)
+        if writer is None or len(record) > room:
+            if writer is not None:
+                writer.close()
+            writer = ArrayRecordWriter(os.path.join(info.data_dir, f'{split}-{len(shards)}'), 'group_size:1')
+            room = SHARD_BYTES
+            shards.append(0)
+        writer.write(record)
+        lengths.append(len(episode['is_first']))
+        shards[-1] += 1
+        room -= len(record)
+        total += len(record)
+    if writer is None:
+        raise ValueError(f"No episodes were given for the split '{split}': leave it out, or give at least one.")
+    writer.close()
+    for number in range(len(shards)):  # their names tell how many there are
+        whole = template.sharded_filepath(shard_index=number, num_shards=len(shards))
+        os.rename(os.path.join(info.data_dir, f'{split}-{number}'), whole)
+    return tfds.core.SplitInfo(name=split, shard_lengths=shards, num_bytes=total, filename_template=template)
 
 
 def read_metadata(path: str) -> dict[str, Any]:
