@@ -1,6 +1,6 @@
 """Craftax-Classic from pixels, 63 x 63: a wide world seen through a small window, day and night.
 
-python launch/collect.py --world=craftax/Classic-Pixels --policy=sticky --steps=40000 --path=runs/craftax/data
+python launch/collect.py --world=craftax/Classic-Pixels --policy=sticky --steps=300000 --path=runs/craftax/data
 python launch/train.py --config=experiments/craftax.py:masked --workdir=runs/craftax/masked
 python launch/evaluate.py --workdir=runs/craftax/masked
 
@@ -24,6 +24,13 @@ from worldmodels.training.config import default_config
 HEART = {'kind': 'palette', 'codes': 1024, 'patch': 7, 'embedding': 32, 'distance': 0.3}
 """One code for patches that differ by 11 levels of 255 at most (root of the mean square): the light changes by a level or two
 at every tick, and with a code for each level 1,024 were full before the first night."""
+WIDER = {
+    'heart': {'patch': 7, 'classes': 32, 'depth': 8, 'layers': 2, 'units': 128},
+    'filter': {'hidden': 256},
+    'transition': {'hidden': 256},
+    'memory': {'deter': 1024, 'hidden': 256},
+}
+"""Of the recurrent model at size 1m: 81 tiles of many kinds do not go through a layer of 64, and each looks alike everywhere."""
 COSTS = ('damage', 'lava')
 
 
@@ -36,7 +43,9 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     variant, options = parse(arg, ('masked', 'recurrent'), **verticals.OPTIONS)
     config = default_config()
     config.world = {'name': 'craftax/Classic-Pixels'}
-    config.data.path = 'runs/craftax/data'
+    config.data.update({'path': 'runs/craftax/data', 'cache_mb': 4096})  # all of it, decoded
     config.evaluate = {'starts': 200, 'context': 8, 'horizon': 10, 'tile': 7}
-    verticals.fill(config, variant, options, heart=HEART, costs=COSTS, recurrent_steps=1500, steps=800, moves=True)
+    wider = WIDER if options['size'] == '1m' else {'heart': {'patch': 7}}
+    masked = {'heart': HEART, 'steps': 800, 'moves': True}
+    verticals.fill(config, variant, options, costs=COSTS, recurrent_steps=4500, wider=wider, **masked)
     return config

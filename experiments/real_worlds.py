@@ -14,7 +14,7 @@ PIXELS = (('image', 'changed_psnr', HORIZONS), ('image', 'changed_pixels', HORIZ
 CELLS = (('grid', 'changed', HORIZONS), ('grid', 'exact', HORIZONS))
 WORLDS = {
     'atari': (('--world=atari/Breakout', '--policy=sticky', '--steps=40000', '--validation=40'), PIXELS, True),
-    'craftax': (('--world=craftax/Classic-Pixels', '--policy=sticky', '--steps=40000'), PIXELS, False),
+    'craftax': (('--world=craftax/Classic-Pixels', '--policy=sticky', '--steps=300000'), PIXELS, False),
     'minatar': (
         ('--world=gymnax/Breakout-MinAtar', '--policy=random:0.3,scripted:0.7', '--noise=0.1', '--steps=40000'),
         CELLS,

@@ -26,6 +26,7 @@ def fill(
     tokenizer: str = '',
     costs: tuple[str, ...] = (),
     recurrent_steps: int = 3500,
+    wider: dict[str, dict] | None = None,
     **sizes: int | bool,
 ) -> None:
     """Fill in a variant of VARIANTS.
@@ -34,10 +35,11 @@ def fill(
       options: values of OPTIONS.
       heart, tokenizer, costs: see `masked`; a recurrent model has a heart of its own.
       recurrent_steps: for which the recurrent model is trained.
+      wider: fields of the recurrent model's parts, by part, that are not those of its size.
       sizes: of the masked variant, its steps and what else `masked` takes.
     """
     if variant == 'recurrent':
-        recurrent(config, options['size'], recurrent_steps, costs)
+        recurrent(config, options['size'], recurrent_steps, costs, wider)
     else:
         masked(config, variant, options, tokenizer=tokenizer, heart=heart, costs=costs, **sizes)
     if options['tiny']:
@@ -132,12 +134,19 @@ def _chosen(part: str, known: dict, options: dict) -> dict:
     return known[name]
 
 
-def recurrent(config: ml_collections.ConfigDict, size: str, steps: int, costs: tuple[str, ...]) -> None:
+def recurrent(
+    config: ml_collections.ConfigDict,
+    size: str,
+    steps: int,
+    costs: tuple[str, ...],
+    wider: dict[str, dict] | None = None,
+) -> None:
     """Fill in the variant 'recurrent': DreamerV3's world model at a size of `worldmodels.sizes`, trained for so many steps.
 
-    `costs` is what the world pays out beside reward and discount.
+    `costs` is what the world pays out beside reward and discount, `wider` what differs from the size, by part.
     """
-    config.model = complete(dreamer(size))
+    fields = dreamer(size)
+    config.model = complete({**fields, **{part: {**fields[part], **own} for part, own in (wider or {}).items()}})
     config.data.update({'batch_size': 16, 'segment_length': 16})
     config.optimizer.update(
         {'kind': 'laprop', 'learning_rate': 1e-3, 'warmup': 200, 'clip_norm': 0.0, 'agc': 0.3, 'eps': 1e-20}

@@ -136,9 +136,13 @@ def cartpole(root, episodes=3):
     return os.path.join(str(root), 'cartpole', 'random-v0')
 
 
-def video(path, frames=20, size=(48, 64), rate=10, codec='libx264'):
-    """A video whose frame t has the brightness 10 t."""
+def video(path, frames=20, size=(48, 64), rate=10, codec='libx264', pictures=None):
+    """A video of `pictures` (T, H, W, 3), or one whose frame t has the brightness 10 t."""
     import av
+
+    if pictures is None:
+        pictures = [np.full((*size, 3), 10 * t, np.uint8) for t in range(frames)]
+    size = pictures[0].shape[:2]
 
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -146,8 +150,7 @@ def video(path, frames=20, size=(48, 64), rate=10, codec='libx264'):
         stream = out.add_stream(codec, rate=rate)
         stream.height, stream.width = size
         stream.pix_fmt = 'rgb8' if codec == 'gif' else 'yuv420p'
-        for t in range(frames):
-            picture = np.full((*size, 3), 10 * t, np.uint8)
+        for picture in pictures:
             for packet in stream.encode(av.VideoFrame.from_ndarray(picture, format='rgb24')):
                 out.mux(packet)
         for packet in stream.encode():

@@ -18,6 +18,7 @@ from worldmodels.training import config as config_lib
         ({'sead': 3}, 'Unknown field "sead" in the config: did you mean "seed"?'),
         ({'train.init_from.pth': 'x'}, 'Unknown field "train.init_from.pth" in the config: did you mean "path"?'),
         ({'data.batch_size': 0}, 'config.data.batch_size is 0, expected 1 or more.'),
+        ({'data.cache_mb': -1}, 'config.data.cache_mb is -1, expected 0 or more.'),
         ({'train.parts': ('hart',)}, 'config.train.parts names "hart", expected names among heart, action, filter'),
         ({'train.parts': ()}, 'config.train.parts is empty'),
         ({'train.weights': {}}, 'config.train.weights is empty'),
@@ -64,6 +65,7 @@ def test_the_fingerprint_sees_what_is_learned_and_nothing_else():
         {'train.log_every': 7},
         {'train.checkpoint_every': 7},
         {'data.path': '/elsewhere'},
+        {'data.cache_mb': 7},
         {'train.init_from.path': '/elsewhere'},
         {'evaluate.starts': 3},
     ):

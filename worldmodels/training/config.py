@@ -38,6 +38,8 @@ def default_config() -> ml_collections.ConfigDict:
                 # Every `long_every`-th batch has segments of `long_length`; 0 and 0: all have `segment_length`.
                 'long_length': 0,
                 'long_every': 0,
+                # Decoded episodes kept in memory. What is not there is decompressed again, episode by episode, at every read.
+                'cache_mb': 1024,
             },
             'model': {},
             'train': {
@@ -122,6 +124,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
         ('train.max_bad_steps', train.max_bad_steps, 1),
         ('data.long_length', data.long_length, 0),
         ('data.long_every', data.long_every, 0),
+        ('data.cache_mb', data.cache_mb, 0),
         ('watch.window', config.watch.window, 4),
         ('watch.after', config.watch.after, 0),
         ('watch.patience', config.watch.patience, 1),
@@ -179,7 +182,7 @@ def fingerprint(config: ml_collections.ConfigDict, spec_json: dict, dataset: str
     train = {k: config.train[k] for k in ('parts', 'weights', 'dtype', 'ema')}
     if config.train.corruption:  # workdirs of before it was a field go on
         train['corruption'] = config.train.corruption
-    data = {k: v for k, v in config.data.items() if k != 'path' and (v or not k.startswith('long_'))}
+    data = {k: v for k, v in config.data.items() if k not in ('path', 'cache_mb') and (v or not k.startswith('long_'))}
     chosen = {
         'seed': config.seed,
         'spec': spec_json,
