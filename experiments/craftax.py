@@ -30,7 +30,7 @@ WIDER = {
     'transition': {'hidden': 256},
     'memory': {'deter': 1024, 'hidden': 256},
 }
-"""Of the recurrent model at size 1m: 81 tiles of many kinds do not go through a layer of 64, and each looks alike everywhere."""
+"""Of the recurrent model at size 1m: 81 tiles of many kinds do not go through a layer of 64, and look alike everywhere."""
 COSTS = ('damage', 'lava')
 
 
