@@ -1,9 +1,10 @@
 """Craftax-Classic from pixels, 63 x 63: a wide world seen through a small window, day and night.
 
-python launch/collect.py --world=craftax/Classic-Pixels --policy=sticky --steps=300000 --path=runs/craftax/data
+python launch/collect.py --world=craftax/Classic-Pixels --policy=sticky --steps=40000 --path=runs/craftax/data
 python launch/train.py --config=experiments/craftax.py:masked --workdir=runs/craftax/masked
 python launch/evaluate.py --workdir=runs/craftax/masked
 
+python launch/collect.py --world=craftax/Classic-Pixels --policy=sticky --steps=300000 --path=runs/craftax/many
 python launch/train.py --config=experiments/craftax.py:recurrent --workdir=runs/craftax/recurrent
 python launch/evaluate.py --workdir=runs/craftax/recurrent
 
@@ -43,9 +44,11 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     variant, options = parse(arg, ('masked', 'recurrent'), **verticals.OPTIONS)
     config = default_config()
     config.world = {'name': 'craftax/Classic-Pixels'}
-    config.data.update({'path': 'runs/craftax/data', 'cache_mb': 4096})  # all of it, decoded
+    config.data.path = 'runs/craftax/data'
+    if variant == 'recurrent':
+        config.data.update({'path': 'runs/craftax/many', 'cache_mb': 4096})  # all of it, decoded
     config.evaluate = {'starts': 200, 'context': 8, 'horizon': 10, 'tile': 7}
     wider = WIDER if options['size'] == '1m' else {'heart': {'patch': 7}}
     masked = {'heart': HEART, 'steps': 800, 'moves': True}
-    verticals.fill(config, variant, options, costs=COSTS, recurrent_steps=4500, wider=wider, **masked)
+    verticals.fill(config, variant, options, costs=COSTS, recurrent_steps=9000, wider=wider, **masked)
     return config

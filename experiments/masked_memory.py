@@ -14,7 +14,7 @@ Variants: `nested`, as the memory is meant; `whole`, asked about the past with a
 the transition alone, its own loss weighing nothing. The data are those of `memory_table.py`: delays from 4 to 64 frames, and
 asked at 4 to 1,024.
 
-RESULT
+Not measured yet.
 
 Sizes: tiny (a few steps), laptop (two cores, minutes), accelerator (16 slots of 256, one GPU, hours; not run).
 """
