@@ -10,6 +10,11 @@ os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
 import commands
 import jax
 import pytest
+from hypothesis import settings
+
+# The same examples every time: what fails for one fails for all.
+settings.register_profile('repeatable', derandomize=True, deadline=None, database=None)
+settings.load_profile('repeatable')
 
 # Every compiled program holds a few mappings of memory, and Linux ends a process that asks for more than 65,530.
 MAPPINGS = pathlib.Path('/proc/self/maps')

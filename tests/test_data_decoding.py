@@ -1,5 +1,6 @@
 """Records become the arrays that TFDS makes of them, or are left to it; what is read stays within its memory."""
 
+import gc
 import concurrent.futures
 import contextlib
 import json
@@ -151,6 +152,7 @@ def test_segments_hold_no_more_the_longer_they_run(tmp_path):
         for step in range(600):  # 32 epochs
             next(iterator)
             if step % 100 == 99:
+                gc.collect()  # which empties the interpreter's lists of free objects too
                 held.append(tracemalloc.get_traced_memory()[0])
     finally:
         tracemalloc.stop()

@@ -195,7 +195,7 @@ def mappings(draw):
         observation=tuple((name, part()) for name in draw(st.sets(NAMES, min_size=1, max_size=3))),
         action=action,
         reward=draw(NAMES),
-        costs=tuple(draw(st.dictionaries(NAMES, NAMES, max_size=2)).items()),
+        costs=tuple(draw(st.dictionaries(NAMES.filter(lambda x: x not in mapping.TAKEN), NAMES, max_size=2)).items()),
         action_at=draw(place),
         outcomes_at=draw(place),
         terminal_at=draw(place),

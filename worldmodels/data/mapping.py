@@ -24,6 +24,8 @@ from worldmodels.types import ActionSpace, Modality, Spec
 
 KINDS = ('image', 'grid', 'vector')
 PLACES = ('departure', 'arrival')
+TAKEN = ('reward', 'discount', 'action', 'observation')
+"""Names that no cost may have."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,7 +195,7 @@ def check(data: dict[str, Any]) -> None:
     if data.get('cut', 0) < 0 or data.get('cut', 0) == 1:
         raise ValueError(f'mapping.cut is {data["cut"]!r}, expected 0 for whole episodes, or 2 frames or more.')
     for name in data.get('costs', {}):
-        if name in ('reward', 'discount', 'action', 'observation') or not name.replace('_', '').isalnum():
+        if name in TAKEN or not name.replace('_', '').isalnum():
             raise ValueError(f'mapping.costs has {name!r}, expected another name, of letters, digits and "_".')
 
 
