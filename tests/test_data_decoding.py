@@ -1,8 +1,8 @@
 """Records become the arrays that TFDS makes of them, or are left to it; what is read stays within its memory."""
 
-import gc
 import concurrent.futures
 import contextlib
+import gc
 import json
 import tracemalloc
 
