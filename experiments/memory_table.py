@@ -3,8 +3,8 @@
 python launch/sweep.py --table=experiments/memory_table.py --workdir=runs/memory
 python launch/sweep.py --table=experiments/memory_table.py --workdir=runs/memory --only=cue-recurrent
 
-Every row trains on delays drawn log-uniformly from 4 to 64 frames (bsuite's chain on one of 32) and is then asked at 4 to
-1,024; MiniGrid's corridor is trained on at 16 cells and asked at 8 to 128. One row alone:
+Every row trains on delays drawn log-uniformly from 4 to 64 frames and is then asked at 4 to 1,024; MiniGrid's corridor is
+trained on at 16 cells and asked at 8 to 128. One row alone:
 
 python launch/collect.py --world=recall/Cue --policy=random --steps=200000 --path=runs/memory/cue/data
 python launch/train.py --config=experiments/memory_table.py:recurrent,world=cue --workdir=runs/memory/cue/recurrent
@@ -44,7 +44,7 @@ WORLDS = {
     'cue': {'name': 'recall/Cue', 'low': 4, 'high': 64},
     'place': {'name': 'recall/Place', 'low': 4, 'high': 64},
     'list': {'name': 'recall/List', 'low': 4, 'high': 64},
-    'chain': {'name': 'gymnax/MemoryChain-bsuite', 'memory_length': 32},
+    'chain': {'name': 'gymnax/MemoryChain-bsuite', 'memory_length': 64, 'shortest': 4},
     'corridor': {'name': 'xminigrid/MiniGrid-MemoryS16', 'max_steps': 96},
 }
 CHANCE = {'cue': 1 / 8, 'place': 1 / 64, 'list': 1 / 8, 'chain': 1 / 2, 'corridor': 1 / 2}

@@ -117,6 +117,7 @@ def test_worlds_that_ask_nothing_are_refused():
     with pytest.raises(ValueError, match=r"'navix/Empty-5x5' asks no question .* recall/Cue"):
         questions.at_delay({'name': 'navix/Empty-5x5'}, 4)
     assert questions.at_delay(CHAIN, 9) == {**CHAIN, 'memory_length': 9}
+    assert questions.at_delay({**CHAIN, 'shortest': 4}, 9) == {**CHAIN, 'memory_length': 9}
     assert questions.at_delay({**CUE, 'distractors': False}, 9) == {
         **{'name': 'recall/Cue', 'low': 9, 'high': 9},
         'distractors': False,

@@ -158,6 +158,31 @@ def test_a_longer_chain_is_asked_before_its_time_is_out():
     assert world.max_steps == 1501
 
 
+def test_chains_of_many_lengths():
+    world = worlds.make('gymnax/MemoryChain-bsuite', 256, memory_length=64, shortest=4)
+    state, _ = jax.jit(world.reset)(jax.random.key(0))
+    length = np.asarray(jax.jit(world.truth)(state)['memory_length'])
+    assert length.min() >= 4
+    assert length.max() <= 64
+    share = np.histogram(np.log2(length), [2, 3, 4, 5, 6.1])[0] / 256
+    assert (share > 0.15).all(), 'as many from 4 to 8 as from 32 to 64'
+    pool = interaction.prepare(world, jax.random.key(0), 256)
+    _, records = interaction.interact(world, Random(world.spec.action), None, jax.random.key(1), 160, pool)
+    records = jax.tree.map(np.asarray, records)
+    paid, last = records['reward'] != 0, records['is_terminal']
+    for lane in range(256):
+        starts, ends = np.flatnonzero(records['is_first'][:, lane]), np.flatnonzero(last[:, lane])
+        clock = records['observation']['vector'][:, lane, 0]
+        for start, end in zip(starts, ends, strict=False):
+            ticks = end - start
+            assert 4 <= ticks - 1 <= 64
+            # The opening's frame is shown twice.
+            np.testing.assert_allclose(np.diff(clock[start + 1 : end]), -1 / (ticks - 1), atol=1e-5)
+            assert paid[start:end, lane].sum() == 1
+    same = worlds.make('gymnax/MemoryChain-bsuite', 2, memory_length=7, shortest=7)
+    assert (np.asarray(same.truth(same.reset(jax.random.key(0))[0])['memory_length']) == 7).all()
+
+
 def test_actions_are_named():
     assert worlds.make('gymnax/SpaceInvaders-MinAtar', 1).spec.action.names == ('noop', 'left', 'right', 'fire')
     every = worlds.make('gymnax/Breakout-MinAtar', 1, use_minimal_action_set=False)
@@ -172,6 +197,8 @@ def test_actions_are_named():
         ('gymnax/Brekout-MinAtar', {}, "did you mean 'gymnax/Breakout-MinAtar'"),
         ('gymnax/MemoryChain-bsuite', {'memory_lenght': 3}, "did you mean 'memory_length'"),
         ('gymnax/MemoryChain-bsuite', {'memory_length': 'long'}, 'give a whole number'),
+        ('gymnax/MemoryChain-bsuite', {'memory_length': 5, 'shortest': 6}, 'at least the shortest'),
+        ('gymnax/Catch-bsuite', {'shortest': 6}, "has no option 'shortest'"),
         ('gymnax/Breakout-MinAtar', {'max_steps': 0}, 'at least 1'),
         ('gymnax/MetaMaze-misc', {'maze_size': 8}, 'gymnax cannot make MetaMaze-misc with maze_size=8'),
         ('gymnax/FrozenLake-misc', {'map_name': '5x5'}, "map_name must be '4x4' or '8x8'"),

@@ -52,7 +52,7 @@ def test_a_world_is_described_as_it_is():
     world = worlds.make('gymnax/MemoryChain-bsuite', 1)
     assert Spec.from_json(row) == world.spec
     assert row['max_steps'] == 1000
-    assert row['options'] == {'max_steps': None, 'num_bits': 1, 'memory_length': 5}
+    assert row['options'] == {'max_steps': None, 'num_bits': 1, 'memory_length': 5, 'shortest': 0}
     assert 'did you mean' in listing.describe('gymnax/MemoryChian-bsuite')['error']
     json.dumps(row)
 

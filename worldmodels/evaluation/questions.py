@@ -26,13 +26,8 @@ from worldmodels.worlds import recall
 CHAIN = 'gymnax/MemoryChain-bsuite'
 CORRIDOR = 'xminigrid/MiniGrid-MemoryS'
 DELAYS = (4, 8, 16, 32, 64, 128, 256, 512, 1024)
-SIZES = (
-    8,
-    16,
-    32,
-    64,
-    128,
-)  # of the corridors that there are, in cells: about as many ticks from the object to the answer
+SIZES = (8, 16, 32, 64, 128)
+"""Of the corridors that there are, in cells: about as many ticks from the object to the answer."""
 CHUNK = 64  # ticks followed at once: what a transformer over 1,000 ticks would hold at once is too much
 
 
@@ -64,7 +59,7 @@ def at_delay(world: Mapping[str, Any], delay: int) -> dict[str, Any]:
     if world['name'].startswith('recall/'):
         return {**world, 'low': delay, 'high': delay}
     if world['name'] == CHAIN:
-        return {**world, 'memory_length': delay}
+        return {k: v for k, v in world.items() if k != 'shortest'} | {'memory_length': delay}
     if world['name'].startswith(CORRIDOR):
         if delay not in SIZES:
             raise ValueError(

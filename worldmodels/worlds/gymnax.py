@@ -7,14 +7,17 @@ the few each game reacts to (`use_minimal_action_set`), and gymnax has no sticky
 
 Pictures of zeros and ones (MinAtar, Catch, DeepSea, Pong, FourRooms with `use_visual_obs`) are a 'grid' of classes 2
 each; one integer (FrozenLake) is a grid of one cell; all else is a 'vector'. MemoryChain shows its context twice, in
-the opening and in the frame after it, as bsuite's does. MNISTBandit is left out: it downloads.
+the opening and in the frame after it, as bsuite's does; with our option `shortest` every episode is as long as it draws,
+where gymnax's are all alike. MNISTBandit is left out: it downloads.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
+from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +25,9 @@ import numpy as np
 from worldmodels.types import ActionSpace, Modality, Spec
 from worldmodels.worlds import carry
 from worldmodels.worlds.options import Option
+from worldmodels.worlds.recall import draw_delay
 
+CHAIN = 'MemoryChain-bsuite'
 PACKAGES = {'gymnax': "pip install -e '.[worlds]'"}
 DOWNLOADS = ('MNISTBandit-bsuite',)
 BINARY = ('Catch-bsuite', 'DeepSea-bsuite', 'Pong-misc')  # and all of MinAtar
@@ -32,7 +37,7 @@ ACTIONS = {
     'Acrobot-v1': ('negative', 'none', 'positive'),
     'MountainCar-v0': ('left', 'none', 'right'),
     'Catch-bsuite': ('left', 'stay', 'right'),
-    'MemoryChain-bsuite': ('zero', 'one'),
+    CHAIN: ('zero', 'one'),
     'UmbrellaChain-bsuite': ('leave', 'take'),
     'FourRooms-misc': ('up', 'right', 'down', 'left'),
     'MetaMaze-misc': ('up', 'right', 'down', 'left'),
@@ -56,24 +61,31 @@ def options(name: str) -> dict[str, Option]:
     known = {'max_steps': Option(None, minimum=1, kind=int, help='actions after which time is out; None: as in gymnax')}
     for given in (_constructor(type(env)), _parameters(params)):
         known.update({key: Option(value, help="gymnax's own") for key, value in given.items()})
+    if name == CHAIN:
+        told = 'episodes draw their length log-uniformly from here to memory_length; 0: all are as long'
+        known['shortest'] = Option(0, minimum=0, help=told)
     return known
 
 
-def load(name: str, max_steps: int | None, **chosen) -> GymnaxWorld:
+def load(name: str, max_steps: int | None, shortest: int = 0, **chosen) -> GymnaxWorld:
     """One gymnax environment. Raises ValueError, naming them, for options that gymnax cannot build it with."""
     import gymnax
 
+    if shortest > chosen.get('memory_length', shortest):
+        raise ValueError(
+            f'shortest={shortest}, memory_length={chosen["memory_length"]}: give a longest length of at least the shortest.'
+        )
     env, params = gymnax.make(name)
     build = {key: chosen[key] for key in _constructor(type(env))}
     try:
         env, params = gymnax.make(name, **build)
         params = params.replace(**{key: value for key, value in chosen.items() if key not in build})
-        if max_steps is None and name == 'MemoryChain-bsuite':
+        if max_steps is None and name == CHAIN:
             # Its limit of 1,000 would come before the question of a longer chain.
             max_steps = max(params.max_steps_in_episode, params.memory_length + 1)
         if max_steps is not None:
             params = params.replace(max_steps_in_episode=max_steps)
-        return GymnaxWorld(name, env, params)
+        return Chains(name, env, params, shortest) if shortest else GymnaxWorld(name, env, params)
     except Exception as error:  # its constructors assert, or fail in some array
         settings = ', '.join(f'{key}={value}' for key, value in chosen.items())
         raise ValueError(f'gymnax cannot make {name} with {settings}: {error or type(error).__name__}.') from error
@@ -117,7 +129,7 @@ class GymnaxWorld:
     def step(self, state, action: jax.Array, key: jax.Array):
         seen, state, reward, terminated = self._step(state, action, key)
         is_terminal = jnp.asarray(terminated, bool)
-        is_last = is_terminal | self.env.is_truncated(state, self.params)
+        is_last = is_terminal | self._is_late(state)
         outcomes = {'reward': jnp.asarray(reward, jnp.float32), 'discount': 1.0 - is_terminal.astype(jnp.float32)}
         return carry.cast(state, self.dtypes), self._observation(seen), outcomes, is_terminal, is_last
 
@@ -135,6 +147,9 @@ class GymnaxWorld:
         action = jnp.reshape(action, self.action_shape)
         return self.env.step_env(key, state, action, self._arrays())[:4]
 
+    def _is_late(self, state) -> jax.Array:
+        return self.env.is_truncated(state, self.params)
+
     def _arrays(self):
         # gymnax gives its parameters to `lax.select`, which takes arrays only.
         return jax.tree.map(jnp.asarray, self.params)
@@ -142,6 +157,43 @@ class GymnaxWorld:
     def _observation(self, seen: jax.Array) -> dict[str, jax.Array]:
         name, modality = self.form
         return {name: jnp.reshape(seen, modality.shape).astype(modality.dtype)}
+
+
+@flax.struct.dataclass
+class Drawn:
+    """gymnax's state, and the length of this episode."""
+
+    own: Any
+    memory_length: jax.Array
+
+
+class Chains(GymnaxWorld):
+    """MemoryChain of many lengths, log-uniform from `shortest` to its memory_length, each with its clock."""
+
+    def __init__(self, name: str, env, params, shortest: int):
+        self.shortest = shortest
+        super().__init__(name, env, params)
+
+    def _reset(self, key: jax.Array):
+        length_key, own_key = jax.random.split(key)
+        length = draw_delay(length_key, self.shortest, self.params.memory_length)
+        seen, own = self.env.reset_env(own_key, self._arrays().replace(memory_length=length))
+        return seen, Drawn(own, length)
+
+    def _step(self, state: Drawn, action: jax.Array, key: jax.Array):
+        params = self._arrays().replace(memory_length=state.memory_length)
+        action = jnp.reshape(action, self.action_shape)
+        seen, own, reward, terminated, _ = self.env.step_env(key, state.own, action, params)
+        return seen, state.replace(own=own), reward, terminated
+
+    def _is_late(self, state: Drawn) -> jax.Array:
+        return super()._is_late(state.own)
+
+    def truth(self, state: Drawn) -> dict[str, jax.Array]:
+        """gymnax's state, memory_length, and codes of both."""
+        found = super().truth(state.own)
+        codes = jnp.concatenate([found['codes'], state.memory_length[None]])
+        return {**found, 'memory_length': state.memory_length, 'codes': codes}
 
 
 def _constructor(env: type) -> dict:
