@@ -1,13 +1,14 @@
-r"""What a memory is worth to the next prediction: the same ticks with it intact, reset, and another episode's.
+r"""What a memory is worth to the next prediction: the same ticks with its past intact, reset, and another episode's.
 
 $$\mathcal A(c) = -\frac{1}{n} \sum_{b,t} \ln p(z_{b,t+1} \mid z_{b,t}, a_{b,t}, c_{b,t}),
-\qquad c_{b,t} \in \{h_{b,t},\ h_0,\ h_{b-1,t}\}$$
+\qquad c_{b,t} = f(\tilde h_{b,t}, z_{b,t}, a_{b,t-1}), \quad \tilde h_{b,t} \in \{h_{b,t-1},\ h_0,\ h_{b-1,t-1}\}$$
 
-Only what the transition reads of the memory changes; frame, action and target stay. A memory that holds what the next
-frame depends on is better intact than reset, and worse than reset where it is another's: that one remembers something
-else, and is believed. A transition without likelihood is judged by its training loss at fixed keys, the same three
-times, and the report says so. It asks of the memory of *From Masks to Worlds* (Bai et al., 2025, arXiv 2510.20668, section
-2.2) whether the rest of the model leans on it.
+Only what was remembered before the present frame changes; that frame is remembered in all three, and frame, action and
+target stay. So each context is one that the memory shows at some time: after a reset that of an opening with this frame. A
+memory that holds what the next frame depends on is better intact than reset, and worse than reset where its past is
+another's: that one remembers something else, and is believed. A transition without likelihood is judged by its training loss
+at fixed keys, the same three times, and the report says so. It asks of the memory of *From Masks to Worlds* (Bai et al.,
+2025, arXiv 2510.20668, section 2.2) whether the rest of the model leans on it.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ import numpy as np
 from worldmodels.evaluation import intervals, questions, recall
 from worldmodels.evaluation.examine import Trained
 from worldmodels.filter import Posterior
-from worldmodels.rollout import Trace, fold_time, unfold_time
-from worldmodels.types import PyTree
+from worldmodels.rollout import Trace, fold_time, swap, unfold_time
+from worldmodels.types import Latent, PyTree
 from worldmodels.world_model import WorldModel
 
 CONDITIONS = ('intact', 'reset', 'swapped')
@@ -63,10 +64,21 @@ def measure(model: WorldModel, variables: PyTree, played: questions.Played) -> d
     inside_BT = played.inside_BT & ~played.ticks.is_first  # before an opening there is nothing to remember
     places = {'answer': played.answer_BT & inside_BT, 'all': inside_BT}
     sums = {(where, 'count'): mask_BT.sum(1).astype(float) for where, mask_BT in places.items()}
+    h, before_BMD = model.apply(variables, inside_BT.shape[0], method=lambda m, B: m.memory.initial(B))
+    before = dict.fromkeys(CONDITIONS[1:], before_BMD)
     for when, trace, keys_BT in questions.follow(model, variables, played.ticks):
         if not inside_BT[:, when].any():
             break
-        for condition, scores in _scores(model, variables, trace, keys_BT).items():
+        first_BT = jnp.asarray(played.ticks.is_first[:, when])
+        h, after = _contexts(model, variables, h, trace, first_BT)
+        # A tick departs from what was shown after the one before it.
+        contexts = {
+            name: jnp.concatenate([before[name][:, None], context_BTMD[:, :-1]], 1)
+            for name, context_BTMD in after.items()
+        }
+        before = {name: context_BTMD[:, -1] for name, context_BTMD in after.items()}
+        contexts['intact'] = trace.departure.context_BTMD
+        for condition, scores in _scores(model, variables, trace, contexts, keys_BT).items():
             for name, value_BT in scores.items():
                 for where, mask_BT in places.items():
                     # Where nothing is counted anything may stand, NaN too.
@@ -77,16 +89,33 @@ def measure(model: WorldModel, variables: PyTree, played: questions.Played) -> d
 
 
 @functools.partial(jax.jit, static_argnames=('model',))
-def _scores(model: WorldModel, variables: PyTree, trace: Trace, keys_BT: jax.Array) -> dict[str, dict[str, jax.Array]]:
+def _contexts(
+    model: WorldModel, variables: PyTree, h: PyTree, trace: Trace, first_BT: jax.Array
+) -> tuple[PyTree, dict[str, jax.Array]]:
+    """(h after the last tick, {'reset', 'swapped'}: contexts (B, T, M, D) after each tick), h being of each row's own past."""
+
+    def remember(m: WorldModel, h: PyTree, z: Latent, action_BA: jax.Array, first_B: jax.Array) -> tuple[PyTree, dict]:
+        h = m.memory.reset(h, first_B)
+        action_BA = jnp.where(first_B[:, None], 0.0, action_BA)
+        anew, _ = m.memory.initial(first_B.shape[0])
+        other = jax.tree.map(lambda x: jnp.roll(x, 1, 0), h)
+        shown = {
+            'reset': m.memory.step(anew, z, jnp.zeros_like(action_BA))[1],
+            'swapped': m.memory.step(other, z, action_BA)[1],
+        }
+        return m.memory.step(h, z, action_BA)[0], shown
+
+    tick = lambda h, inputs: model.apply(variables, h, *inputs, method=remember)
+    h, shown = jax.lax.scan(tick, h, swap((trace.z, trace.departure.action_BTA, first_BT)))
+    return h, swap(shown)
+
+
+@functools.partial(jax.jit, static_argnames=('model',))
+def _scores(
+    model: WorldModel, variables: PyTree, trace: Trace, contexts: dict[str, jax.Array], keys_BT: jax.Array
+) -> dict[str, dict[str, jax.Array]]:
     """{condition: {'nll', 'right'}}, each (B, T)."""
     B = keys_BT.shape[0]
-    intact_BTMD = trace.departure.context_BTMD
-    initial_BMD = model.apply(variables, B, method='initial').context_BMD
-    contexts = {
-        'intact': intact_BTMD,
-        'reset': jnp.broadcast_to(initial_BMD[:, None].astype(intact_BTMD.dtype), intact_BTMD.shape),
-        'swapped': jnp.roll(intact_BTMD, 1, 0),
-    }
     z, departure = fold_time(trace.z), fold_time(trace.departure)
     keys = keys_BT.reshape(-1)
 
