@@ -103,7 +103,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     config.world = dict(WORLDS[world])
     config.data.update({'path': f'runs/memory/{world}/data', 'batch_size': batch, 'segment_length': length})
     # Whole streams, the belief carried from segment to segment: delays cross the cuts.
-    config.data.consecutive = True
+    config.data.update({'consecutive': True, 'forget': 0.1})  # some begin in the middle, with nothing remembered
     transitions = {
         'categorical': {'kind': 'categorical', 'hidden': 64, 'layers': 1},
         'masked': {'kind': 'masked', 'depth': 1, 'steps': 2, **TRANSFORMER},

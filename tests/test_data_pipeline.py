@@ -87,6 +87,20 @@ def test_consecutive_rows_follow_their_stream_through_every_frame(path):
     assert streams[2, :100].tolist() == streams[0, 28:128].tolist()
 
 
+def test_some_segments_begin_with_nothing_remembered(path):
+    whole = take(path, 400, consecutive=True)
+    forgetful = take(path, 400, consecutive=True, forget=0.25)
+    for batch, plain in zip(forgetful, whole, strict=True):
+        np.testing.assert_array_equal(frames(batch), frames(plain))
+    continues = np.stack([batch.continues_B for batch in forgetful])
+    assert not continues[0].any()
+    assert abs((~continues[1:]).mean() - 0.25) < 0.04
+    assert (continues[1:].mean(0) < 1).all(), 'every row forgets at times'
+    shares = [take(path, 9, consecutive=True, forget=0.25, process_index=i, process_count=2) for i in range(2)]
+    joined = np.stack([np.concatenate([a.continues_B, b.continues_B]) for a, b in zip(*shares, strict=True)])
+    np.testing.assert_array_equal(joined, continues[:9])
+
+
 @pytest.mark.parametrize('consecutive', [False, True])
 def test_processes_share_the_rows(path, consecutive):
     whole = take(path, 6, consecutive=consecutive)

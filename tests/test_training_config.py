@@ -18,6 +18,8 @@ from worldmodels.training import config as config_lib
         ({'sead': 3}, 'Unknown field "sead" in the config: did you mean "seed"?'),
         ({'train.init_from.pth': 'x'}, 'Unknown field "train.init_from.pth" in the config: did you mean "path"?'),
         ({'data.batch_size': 0}, 'config.data.batch_size is 0, expected 1 or more.'),
+        ({'data.forget': 1.0}, 'config.data.forget is 1.0, expected a share'),
+        ({'data.forget': 0.1, 'data.consecutive': False}, 'and 0 without data.consecutive'),
         ({'data.cache_mb': -1}, 'config.data.cache_mb is -1, expected 0 or more.'),
         ({'train.parts': ('hart',)}, 'config.train.parts names "hart", expected names among heart, action, filter'),
         ({'train.parts': ()}, 'config.train.parts is empty'),
@@ -74,6 +76,7 @@ def test_the_fingerprint_sees_what_is_learned_and_nothing_else():
     for fields in (
         {'seed': 1},
         {'data.segment_length': 5},
+        {'data.forget': 0.5},
         {'model.heart.kind': 'other'},
         {'optimizer.b1': 0.8},
         {'train.weights.reward': 2.0},

@@ -103,13 +103,15 @@ def segments(
     cache_bytes: int = CACHE_BYTES,
     long_length: int = 0,
     long_every: int = 0,
+    forget: float = 0.0,
 ):
     """An endless grain iterator of `Ticks` (numpy, (batch_size / process_count, length, ...)), its state exact.
 
     In every epoch the episodes are put one after another in a new order, and the row of frames is cut into segments:
     one may run over an episode's end into the next (is_first inside it). Without `consecutive` the segments are drawn
     in random order, from a cut that shifts with the epoch. With it every row follows its own stream: its segments
-    continue each other (continues_B true after the first), across epochs too. `shuffle=False` keeps the order on disk.
+    continue each other (continues_B true after the first), across epochs too, but for a share `forget` of them, which
+    follow where the one before ended and do not continue it. `shuffle=False` keeps the order on disk.
     example_B is the row's number in the whole batch. Episodes once read stay in memory up to `cache_bytes`.
 
     With `long_every` every so many batches have segments of `long_length` (as Dreamer 4 is trained, Hafner et al., 2025,
@@ -125,7 +127,7 @@ def segments(
         )
     episodes = Episodes(path, split, spec, cache_bytes)
     cut = lambda length, seed: Segments(
-        episodes, batch_size, length, seed, consecutive, process_index, process_count, shuffle
+        episodes, batch_size, length, seed, consecutive, process_index, process_count, shuffle, forget
     )
     source = cut(length, seed)
     if long_every:
@@ -139,9 +141,9 @@ def segments(
 class Segments:
     """Batches by step: the random-access source under `segments`."""
 
-    def __init__(self, episodes, batch_size, length, seed, consecutive, process_index, process_count, shuffle):
+    def __init__(self, episodes, batch_size, length, seed, consecutive, process_index, process_count, shuffle, forget):
         self.episodes, self.batch_size, self.length = episodes, batch_size, length
-        self.seed, self.consecutive, self.shuffle = seed, consecutive, shuffle
+        self.seed, self.consecutive, self.shuffle, self.forget = seed, consecutive, shuffle, forget
         share = batch_size // process_count
         self.rows = np.arange(process_index * share, (process_index + 1) * share)
         self.frames = int(episodes.lengths.sum())
@@ -160,15 +162,17 @@ class Segments:
     def __getitem__(self, step: int) -> Ticks:
         if self.consecutive:
             return self.after(step * self.length)
-        return self._ticks([self._row(step, int(row)) for row in self.rows], False)
+        return self._ticks([self._row(step, int(row)) for row in self.rows], np.zeros(len(self.rows), bool))
 
     def after(self, frames: int) -> Ticks:
         """The segments of consecutive streams that stand behind so many frames. Streams start evenly over the epoch."""
         starts = [int(row) * self.frames // self.batch_size + frames for row in self.rows]
-        return self._ticks([self._read(*divmod(start, self.frames)) for start in starts], frames > 0)
+        draw = np.random.Generator(np.random.Philox(key=[self.seed + 2 * OTHER, frames]))
+        keeps_B = draw.random(self.batch_size)[self.rows] >= self.forget
+        return self._ticks([self._read(*divmod(start, self.frames)) for start in starts], keeps_B & (frames > 0))
 
-    def _ticks(self, rows: list[dict[str, Any]], continues: bool) -> Ticks:
-        return as_ticks(rows, np.full(len(rows), continues), self.rows.astype(np.int32))
+    def _ticks(self, rows: list[dict[str, Any]], continues_B: np.ndarray) -> Ticks:
+        return as_ticks(rows, continues_B, self.rows.astype(np.int32))
 
     def _row(self, step: int, row: int) -> dict[str, Any]:
         epoch, number = divmod(step * self.batch_size + row, self.per_epoch)

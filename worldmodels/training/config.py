@@ -35,6 +35,8 @@ def default_config() -> ml_collections.ConfigDict:
                 'batch_size': 16,
                 'segment_length': 32,
                 'consecutive': False,
+                # Share of consecutive segments that begin with nothing remembered, so that a model meets an unknown past.
+                'forget': 0.0,
                 # Every `long_every`-th batch has segments of `long_length`; 0 and 0: all have `segment_length`.
                 'long_length': 0,
                 'long_every': 0,
@@ -139,6 +141,11 @@ def validate(config: ml_collections.ConfigDict) -> None:
             f'config.data.long_length is {data.long_length} and long_every {data.long_every}, expected more than '
             f'segment_length ({data.segment_length}) and at least 2, or 0 and 0 for segments of one length.'
         )
+    if not 0 <= data.forget < 1 or (data.forget and not data.consecutive):
+        raise ValueError(
+            f'config.data.forget is {data.forget}, expected a share of at least 0 and below 1, and 0 without data.consecutive, '
+            'where every segment begins with nothing remembered.'
+        )
     for field in ('context_rank', 'context_usage', 'state_norm', 'state_bytes', 'nll_spike'):
         if config.watch[field] < 0:
             raise ValueError(f'config.watch.{field} is {config.watch[field]}, expected a limit of at least 0.')
@@ -182,7 +189,8 @@ def fingerprint(config: ml_collections.ConfigDict, spec_json: dict, dataset: str
     train = {k: config.train[k] for k in ('parts', 'weights', 'dtype', 'ema')}
     if config.train.corruption:  # workdirs of before it was a field go on
         train['corruption'] = config.train.corruption
-    data = {k: v for k, v in config.data.items() if k not in ('path', 'cache_mb') and (v or not k.startswith('long_'))}
+    later = ('long_length', 'long_every', 'forget')
+    data = {k: v for k, v in config.data.items() if k not in ('path', 'cache_mb') and (v or k not in later)}
     chosen = {
         'seed': config.seed,
         'spec': spec_json,

@@ -66,6 +66,7 @@ def assemble(config: ml_collections.ConfigDict) -> Pieces:
             config.data.segment_length,
             seed=config.seed,
             consecutive=consecutive,
+            forget=config.data.forget if split == 'train' else 0.0,
             cache_bytes=config.data.cache_mb << 20,
             process_index=process,
             process_count=processes,
