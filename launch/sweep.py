@@ -151,11 +151,15 @@ def write(path: pathlib.Path, rows: dict[str, dict[str, str]], order: list[str])
 
 
 def show(console: Console, rows: dict[str, dict[str, str]]) -> None:
+    """What the CSV has, but for where it was made and the bounds of intervals; in a file no column is cut."""
     hidden = ('hardware', 'jax', 'commit', 'commands')
-    columns = [k for k in dict.fromkeys(k for row in rows.values() for k in row) if k not in hidden]
+    names = dict.fromkeys(k for row in rows.values() for k in row)
+    columns = [k for k in names if k not in hidden and not k.endswith(('_low', '_high'))]
     table = Table(*columns)
     for row in rows.values():
         table.add_row(*(row.get(k, '') for k in columns))
+    if not console.is_terminal:
+        console.width = max(console.width, console.measure(table, options=console.options.update(width=10_000)).maximum)
     console.print(table)
 
 

@@ -84,7 +84,9 @@ def test_rows_are_run_once_and_a_failed_one_is_taken_up_where_it_failed(sweep):
     assert float(rows[0]['seconds']) >= 0
 
     (folder / 'work' / 'b.broken').unlink()
-    assert run().returncode == 0
+    done = run()
+    assert done.returncode == 0
+    assert 'redrawn_exact_2' in done.stdout, 'wider than a terminal, and not cut'
     assert [row['name'] for row in csv.DictReader((folder / 'table.csv').open())] == ['a', 'b', 'c']
     assert ran(folder) == ['a one', 'a two', 'b one', 'b two', 'c one', 'c two', 'b two']
 
