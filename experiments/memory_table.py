@@ -138,21 +138,29 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
 def draw(rows: list[dict[str, str]]) -> Figure:
     """Bytes carried against recall, one panel a world, recall averaged over all delays asked for."""
     worlds = [world for world in WORLDS if any(row['world'] == WORLDS[world]['name'] for row in rows)]
-    figure = Figure(figsize=(3.4 * len(worlds), 3.6), layout='constrained')
-    panels = figure.subplots(1, len(worlds), sharey=True, squeeze=False)[0]
+    columns = min(3, len(worlds) + 1)  # and a cell for the legend
+    figure = Figure(figsize=(3.4 * columns, 3.0 * -(-(len(worlds) + 1) // columns)), layout='constrained')
+    panels = figure.subplots(-(-(len(worlds) + 1) // columns), columns, sharey=True, squeeze=False).ravel()
     largest = max(float(row['bytes']) for row in rows)
-    for world, axes in zip(worlds, panels, strict=True):
+    styles = {memory: {'color': f'C{i % 10}', 'marker': 'osD^vP'[i % 6]} for i, memory in enumerate(variants())}
+    found = {}
+    for world, axes in zip(worlds, panels, strict=False):
         for row in (row for row in rows if row['world'] == WORLDS[world]['name']):
             recall = np.mean([float(v) for k, v in row.items() if re.fullmatch(r'recall_\d+', k)])
-            size = float(row['bytes'])
-            axes.plot(size, recall, 'o', color='C0')
-            axes.annotate(row['memory'], (size, recall), (4, 3), textcoords='offset points', fontsize=7, rotation=25)
+            style = {'linestyle': '', 'alpha': 0.85, 'markersize': 7, **styles.get(row['memory'], {'marker': 'x'})}
+            (found[row['memory']],) = axes.plot(float(row['bytes']), recall, **style)
         axes.axhline(CHANCE[world], color='0.6', linestyle='--', linewidth=1)
-        axes.set(title=WORLDS[world]['name'], xlabel='bytes carried', ylim=(0, 1.1))
+        axes.set(title=WORLDS[world]['name'], ylim=(0, 1.05))
+        axes.set_xlabel('bytes carried', fontsize=8)
         axes.set_xscale('symlog', linthresh=128)
-        axes.set_xlim(-64, 5 * largest)
+        axes.set_xlim(-64, 3 * largest)
         axes.grid(alpha=0.3)
-    panels[0].set_ylabel('right answers, mean over delays')
+    for axes in panels[len(worlds) :]:
+        axes.axis('off')
+    names = sorted(found, key=lambda name: list(styles).index(name) if name in styles else len(styles))
+    panels[len(worlds)].legend([found[name] for name in names], names, loc='center', ncols=1, frameon=False)
+    for axes in panels[::columns]:
+        axes.set_ylabel('right answers,\nmean over delays', fontsize=8)
     return figure
 
 
