@@ -15,14 +15,14 @@ Rows are written to memory_table.csv beside this file, with their commits; a sum
 d71c04da98 were trained with `data.forget` 0, after which memories hold less long. What the table shows:
 
 - On Cue three kinds answer after 1,024 frames, 16 times the longest delay of training: `retrieval` and `state_space` by the
-  delta rule always, `state_space` diagonal 89 times of 100. `window` and raw frames are right up to their reach (20 frames
+  delta rule always, the diagonal `state_space` 177 times of 200. `window` and raw frames are right up to their reach (20 frames
   raw, 31 through two layers of 16) and guess beyond it; `none` guesses.
 - `recurrent`, `masked` and `stack` (whose far part is recurrent) lose a cue between 64 and 256 frames; `compressive`, whose
   pooled frames blur, after 128.
 - `retrieval` needs to meet the right entry by chance before it learns to ask for it: where one frame is shown it does (Cue),
   where four are (List) or up to eight (Place) 1,500 steps were not enough.
-- On List the delta rule, an associative table by construction, learns which value belongs to the key; `state_space` half of it, the
-  others nothing.
+- On List the delta rule, an associative table by construction, learns which value belongs to the key; the diagonal one
+  half of it, the others nothing.
 - Chains hold to 64 ticks and to about 100, and no longer with any memory: a longer one's clock, 1 / length before its end,
   is read as run out, by a palette that knows no such value. It is not the bit that is lost.
 """
