@@ -22,7 +22,8 @@ On Cue, delay 16, 200 episodes, nats a frame at the answer; guessing among eight
 | stack | 0.02 | 2.14 | 6.14 |
 
 So every memory that reaches 16 ticks is believed: intact < reset < another's, over all ticks too (2.30, 2.40, 2.63 for
-`recurrent`), with every bound of the differences above 0. The other worlds and transitions are not measured yet.
+`recurrent`), with every bound of the differences above 0. On List only the state spaces
+learned to answer, and are believed: 0.04, 2.24, 4.47 by the delta rule. The rest is not measured yet.
 """
 
 from __future__ import annotations

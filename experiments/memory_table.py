@@ -11,8 +11,8 @@ python launch/train.py --config=experiments/memory_table.py:recurrent,world=cue 
 python launch/recall.py --workdir=runs/memory/cue/recurrent
 
 Rows are written to memory_table.csv beside this file, with their commits; a summary is in README.md. One seed, 1,500 steps of
-1 to 3 minutes on one core each, 200 episodes a delay. Rows of Place, List and the corridor that name commit dd9f357484 or
-d71c04da98 were trained with `data.forget` 0, after which memories hold less long. What the table shows:
+1 to 3 minutes on one core each, 200 episodes a delay. Rows of Place and List that name commit dd9f357484 or d71c04da98
+were trained with `data.forget` 0. What the table shows:
 
 - On Cue three kinds answer after 1,024 frames, 16 times the longest delay of training: `retrieval` and `state_space` by the
   delta rule always, the diagonal `state_space` 177 times of 200. `window` and raw frames are right up to their reach (20 frames
