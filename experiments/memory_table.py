@@ -141,15 +141,17 @@ def draw(rows: list[dict[str, str]]) -> Figure:
     """Bytes carried against recall, one panel a world, recall averaged over all delays asked for."""
     worlds = [world for world in WORLDS if any(row['world'] == WORLDS[world]['name'] for row in rows)]
     columns = min(3, len(worlds) + 1)  # and a cell for the legend
-    figure = Figure(figsize=(3.4 * columns, 3.0 * -(-(len(worlds) + 1) // columns)), layout='constrained')
-    panels = figure.subplots(-(-(len(worlds) + 1) // columns), columns, sharey=True, squeeze=False).ravel()
+    lines = -(-(len(worlds) + 1) // columns)
+    figure = Figure(figsize=(3.4 * columns, 3.0 * lines), layout='constrained')
+    panels = figure.subplots(lines, columns, sharey=True, squeeze=False).ravel()
     largest = max(float(row['bytes']) for row in rows)
-    styles = {memory: {'color': f'C{i % 10}', 'marker': 'osD^vP'[i % 6]} for i, memory in enumerate(variants())}
+    names = dict.fromkeys([*variants(), *(row['memory'] for row in rows)])
+    styles = {memory: {'color': f'C{i % 10}', 'marker': 'osD^vP'[i % 6]} for i, memory in enumerate(names)}
     found = {}
     for world, axes in zip(worlds, panels, strict=False):
         for row in (row for row in rows if row['world'] == WORLDS[world]['name']):
             recall = np.mean([float(v) for k, v in row.items() if re.fullmatch(r'recall_\d+', k)])
-            style = {'linestyle': '', 'alpha': 0.85, 'markersize': 7, **styles.get(row['memory'], {'marker': 'x'})}
+            style = {'linestyle': '', 'alpha': 0.85, 'markersize': 7, **styles[row['memory']]}
             (found[row['memory']],) = axes.plot(float(row['bytes']), recall, **style)
         axes.axhline(CHANCE[world], color='0.6', linestyle='--', linewidth=1)
         axes.set(title=WORLDS[world]['name'], ylim=(0, 1.05))
@@ -159,7 +161,7 @@ def draw(rows: list[dict[str, str]]) -> Figure:
         axes.grid(alpha=0.3)
     for axes in panels[len(worlds) :]:
         axes.axis('off')
-    names = sorted(found, key=lambda name: list(styles).index(name) if name in styles else len(styles))
+    names = [name for name in names if name in found]
     panels[len(worlds)].legend([found[name] for name in names], names, loc='center', ncols=1, frameon=False)
     for axes in panels[::columns]:
         axes.set_ylabel('right answers,\nmean over delays', fontsize=8)

@@ -92,7 +92,7 @@ def record(tmp_path_factory):
     return bytes(records._bytes[0]), records._fields
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_damaged_records_raise_no_other_error(record, data):
     """Cut short or with bytes changed, a record gives arrays or one of two errors, which readers tell of."""

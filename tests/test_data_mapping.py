@@ -206,13 +206,13 @@ def mappings(draw):
     )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(mappings())
 def test_there_and_back_as_json(table):
     assert Mapping.from_json(json.loads(json.dumps(table.to_json()))) == table
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(2, 12), st.integers(0, 2**31), st.sampled_from(mapping.PLACES), st.sampled_from(mapping.PLACES))
 def test_our_own_episodes_come_back_as_they_were(length, seed, action_at, outcomes_at):
     """An episode of ours, written the way others do, is itself again."""

@@ -28,7 +28,7 @@ def path(tmp_path_factory):
 NUMBERS = st.floats(-1e30, 1e30).map(lambda x: x if abs(x) > 1e-30 else 0.0)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.lists(NUMBERS, max_size=5), max_size=6))
 def test_a_histogram_counts_every_number_in_its_bin(batches):
     histogram = statistics.Histogram(8)

@@ -64,19 +64,13 @@ def measure(model: WorldModel, variables: PyTree, played: questions.Played) -> d
     inside_BT = played.inside_BT & ~played.ticks.is_first  # before an opening there is nothing to remember
     places = {'answer': played.answer_BT & inside_BT, 'all': inside_BT}
     sums = {(where, 'count'): mask_BT.sum(1).astype(float) for where, mask_BT in places.items()}
-    h, before_BMD = model.apply(variables, inside_BT.shape[0], method=lambda m, B: m.memory.initial(B))
-    before = dict.fromkeys(CONDITIONS[1:], before_BMD)
+    start = model.apply(variables, inside_BT.shape[0], method='initial')
+    carry = start.h, dict.fromkeys(CONDITIONS[1:], start.context_BMD)
     for when, trace, keys_BT in questions.follow(model, variables, played.ticks):
         if not inside_BT[:, when].any():
             break
         first_BT = jnp.asarray(played.ticks.is_first[:, when])
-        h, after = _contexts(model, variables, h, trace, first_BT)
-        # A tick departs from what was shown after the one before it.
-        contexts = {
-            name: jnp.concatenate([before[name][:, None], context_BTMD[:, :-1]], 1)
-            for name, context_BTMD in after.items()
-        }
-        before = {name: context_BTMD[:, -1] for name, context_BTMD in after.items()}
+        carry, contexts = _contexts(model, variables, carry, trace, first_BT)
         contexts['intact'] = trace.departure.context_BTMD
         for condition, scores in _scores(model, variables, trace, contexts, keys_BT).items():
             for name, value_BT in scores.items():
@@ -90,13 +84,15 @@ def measure(model: WorldModel, variables: PyTree, played: questions.Played) -> d
 
 @functools.partial(jax.jit, static_argnames=('model',))
 def _contexts(
-    model: WorldModel, variables: PyTree, h: PyTree, trace: Trace, first_BT: jax.Array
-) -> tuple[PyTree, dict[str, jax.Array]]:
-    """(h after the last tick, {'reset', 'swapped'}: contexts (B, T, M, D) after each tick), h being of each row's own past."""
+    model: WorldModel, variables: PyTree, carry: tuple[PyTree, dict], trace: Trace, first_BT: jax.Array
+) -> tuple[tuple[PyTree, dict], dict[str, jax.Array]]:
+    """(carry after the last tick, {'reset', 'swapped'}: contexts (B, T, M, D) that each tick departs from).
+
+    The carry is h, of each row's own past, and the contexts shown last.
+    """
 
     def remember(m: WorldModel, h: PyTree, z: Latent, action_BA: jax.Array, first_B: jax.Array) -> tuple[PyTree, dict]:
         h = m.memory.reset(h, first_B)
-        action_BA = jnp.where(first_B[:, None], 0.0, action_BA)
         anew, _ = m.memory.initial(first_B.shape[0])
         other = jax.tree.map(lambda x: jnp.roll(x, 1, 0), h)
         shown = {
@@ -105,9 +101,12 @@ def _contexts(
         }
         return m.memory.step(h, z, action_BA)[0], shown
 
-    tick = lambda h, inputs: model.apply(variables, h, *inputs, method=remember)
-    h, shown = jax.lax.scan(tick, h, swap((trace.z, trace.departure.action_BTA, first_BT)))
-    return h, swap(shown)
+    def tick(carry: tuple[PyTree, dict], inputs: tuple) -> tuple[tuple[PyTree, dict], dict]:
+        h, before = carry
+        return model.apply(variables, h, *inputs, method=remember), before
+
+    carry, departed = jax.lax.scan(tick, carry, swap((trace.z, trace.departure.action_BTA, first_BT)))
+    return carry, swap(departed)
 
 
 @functools.partial(jax.jit, static_argnames=('model',))

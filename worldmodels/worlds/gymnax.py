@@ -140,19 +140,19 @@ class GymnaxWorld:
         bits = [jax.lax.bitcast_convert_type(x, jnp.int32) if x.dtype == jnp.float32 else x for x in flat]
         return {**fields, 'codes': jnp.concatenate([x.astype(jnp.int32) for x in bits])}
 
-    def _reset(self, key: jax.Array):
-        return self.env.reset_env(key, self._arrays())
+    def _reset(self, key: jax.Array, **changed):
+        return self.env.reset_env(key, self._arrays(changed))
 
-    def _step(self, state, action: jax.Array, key: jax.Array):
+    def _step(self, state, action: jax.Array, key: jax.Array, **changed):
         action = jnp.reshape(action, self.action_shape)
-        return self.env.step_env(key, state, action, self._arrays())[:4]
+        return self.env.step_env(key, state, action, self._arrays(changed))[:4]
 
     def _is_late(self, state) -> jax.Array:
         return self.env.is_truncated(state, self.params)
 
-    def _arrays(self):
+    def _arrays(self, changed: dict):
         # gymnax gives its parameters to `lax.select`, which takes arrays only.
-        return jax.tree.map(jnp.asarray, self.params)
+        return jax.tree.map(jnp.asarray, self.params.replace(**changed))
 
     def _observation(self, seen: jax.Array) -> dict[str, jax.Array]:
         name, modality = self.form
@@ -177,13 +177,11 @@ class Chains(GymnaxWorld):
     def _reset(self, key: jax.Array):
         length_key, own_key = jax.random.split(key)
         length = draw_delay(length_key, self.shortest, self.params.memory_length)
-        seen, own = self.env.reset_env(own_key, self._arrays().replace(memory_length=length))
+        seen, own = super()._reset(own_key, memory_length=length)
         return seen, Drawn(own, length)
 
     def _step(self, state: Drawn, action: jax.Array, key: jax.Array):
-        params = self._arrays().replace(memory_length=state.memory_length)
-        action = jnp.reshape(action, self.action_shape)
-        seen, own, reward, terminated, _ = self.env.step_env(key, state.own, action, params)
+        seen, own, reward, terminated = super()._step(state.own, action, key, memory_length=state.memory_length)
         return seen, state.replace(own=own), reward, terminated
 
     def _is_late(self, state: Drawn) -> jax.Array:
