@@ -37,7 +37,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.arguments import parse
-from experiments.table import Row
+from experiments.table import Row, markdown
 from worldmodels import memory as memories
 from worldmodels.build import complete
 from worldmodels.training.config import default_config
@@ -53,6 +53,8 @@ CHANCE = {'cue': 1 / 8, 'place': 1 / 64, 'list': 1 / 8, 'chain': 1 / 2, 'corrido
 """What guessing gets."""
 PLAYERS = {'corridor': ('--policy=scripted', '--noise=0.1')}
 """Who plays, where it is not chance: few random walks see both ends of a corridor."""
+SUMMARY = {'cue': (16, 64, 256, 1024), 'place': (64, 1024), 'list': (64, 1024), 'chain': (64,), 'corridor': (16, 128)}
+"""Which delays the summary has of each world."""
 PAID = ('chain', 'corridor')
 """Worlds that answer with a reward; the others with a frame."""
 
@@ -166,6 +168,28 @@ def draw(rows: list[dict[str, str]]) -> Figure:
     for axes in panels[::columns]:
         axes.set_ylabel('right answers,\nmean over delays', fontsize=8)
     return figure
+
+
+def summary(rows: list[dict[str, str]]) -> str:
+    """Percent of right answers by memory, world and delay, and what each memory costs on Cue; – where no row is."""
+    found = {(row['world'], row['memory']): row for row in rows}
+    asked = [(world, delay) for world, delays in SUMMARY.items() for delay in delays]
+    costs = {
+        'bytes': ('bytes', '{:,.0f}'),
+        'ms a tick': ('ms_per_tick', '{:.3f}'),
+        'ms a step': ('ms_per_trained_step', '{:.0f}'),
+    }
+
+    def cells(memory: str):
+        for world, delay in asked:
+            right = found.get((WORLDS[world]['name'], memory), {}).get(f'recall_{delay}')
+            yield f'{100 * float(right):.0f}' if right else '–'
+        cost = found.get((WORLDS['cue']['name'], memory), {})
+        for key, form in costs.values():
+            yield form.format(float(cost[key])) if key in cost else '–'
+
+    columns = ('memory', *(f'{world.capitalize()} {delay:,}' for world, delay in asked), *costs)
+    return markdown(columns, ((f'`{memory}`', *cells(memory)) for memory in variants()))
 
 
 def small(kind: str) -> dict:

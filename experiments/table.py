@@ -1,13 +1,13 @@
 """A table of runs: what each row runs, one command after the other, and which numbers of its report the row keeps.
 
 A table is a file with `get_table(workdir)` that returns its rows; `launch/sweep.py` runs them. It may have `draw(rows)`, from
-the rows of the CSV, dicts of str, to a matplotlib figure.
+the rows of the CSV, dicts of str, to a matplotlib figure, and `summary(rows)`, from the same to a table in Markdown.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
@@ -53,3 +53,9 @@ def measured(report: Mapping[str, Any], measures: tuple[tuple[str, str, tuple[in
         above = by_role['model']['above_copy'][modality][metric]['value']
         columns[f'{metric}_above_copy'] = f'{sum(v is not None and v > 0 for v in above)}/{len(above)}'
     return columns
+
+
+def markdown(columns: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
+    """A table in Markdown."""
+    columns = tuple(columns)
+    return '\n'.join(f'| {" | ".join(line)} |' for line in (columns, ('---',) * len(columns), *lines))

@@ -3,6 +3,7 @@
     python launch/sweep.py --table=experiments/real_worlds.py --workdir=runs/real_worlds
     python launch/sweep.py --table=experiments/real_worlds.py --workdir=runs/real_worlds --only=minatar-masked --again
     python launch/sweep.py --table=experiments/memory_table.py --workdir=runs/memory --picture=memory.png
+    python launch/sweep.py --table=experiments/memory_table.py --workdir=runs/memory --summary
 
 Rows that the CSV has are left alone, and stages that were finished are not run again: killed at any time, the same command
 goes on. The CSV stands beside the table and belongs into version control: every row names its commit, hardware and seconds.
@@ -34,6 +35,11 @@ _AGAIN = flags.DEFINE_bool('again', False, 'Run rows that the CSV has already; f
 _PICTURE = flags.DEFINE_string(
     'picture', '', 'Draw the rows of the CSV here, and run nothing: for tables with draw(rows).'
 )
+_SUMMARY = flags.DEFINE_bool(
+    'summary',
+    False,
+    'Print the rows of the CSV as a short table in Markdown, and run nothing: for tables with summary(rows).',
+)
 _LIST = flags.DEFINE_bool('list', False, 'Say which rows there are and which are done, and run nothing.')
 
 
@@ -42,7 +48,11 @@ def main(argv: list[str]) -> None:
     module, rows = load(_TABLE.value, _WORKDIR.value)
     path = pathlib.Path(_CSV.value or pathlib.Path(_TABLE.value).with_suffix('.csv'))
     if _PICTURE.value:
-        picture(module, path)
+        drawn(module, 'draw', path).savefig(_PICTURE.value, dpi=150)
+        print(_PICTURE.value)
+        return
+    if _SUMMARY.value:
+        print(drawn(module, 'summary', path))
         return
     for name in _ONLY.value:
         if name not in rows:
@@ -85,15 +95,16 @@ def load(table: str, workdir: str) -> tuple[Any, dict[str, Row]]:
     return module, {row.name: row for row in rows}
 
 
-def picture(module: Any, path: pathlib.Path) -> None:
-    """Draw what a CSV has, as its table draws it. Raises ValueError for a table that draws nothing, and without rows."""
-    if not hasattr(module, 'draw'):
-        raise ValueError(f'{_TABLE.value} has no draw(rows): only tables that have one make a picture.')
+def drawn(module: Any, how: str, path: pathlib.Path) -> Any:
+    """What a table's `draw` or `summary` makes of its CSV. Raises ValueError for a table without it, and without rows."""
+    if not hasattr(module, how):
+        raise ValueError(f'{_TABLE.value} has no {how}(rows): only tables that have one can show their rows so.')
     rows = read(path)
     if not rows:
-        raise ValueError(f'{path} has no rows to draw: run the table first, the same command without --picture.')
-    module.draw(list(rows.values())).savefig(_PICTURE.value, dpi=150)
-    print(_PICTURE.value)
+        raise ValueError(
+            f'{path} has no rows to show: run the table first, the same command without --picture or --summary.'
+        )
+    return getattr(module, how)(list(rows.values()))
 
 
 def run(row: Row, title: str) -> dict[str, str]:

@@ -140,4 +140,13 @@ def test_a_table_is_drawn_from_its_csv(sweep):
     words.append(f'--csv={folder / "none.csv"}')
     done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert 'has no rows to draw' in done.stderr
+    assert 'has no rows to show' in done.stderr
+
+
+@pytest.mark.parametrize(('table', 'document'), [('memory_table', 'README.md'), ('memory_anchoring', 'BUILD_NOTES.md')])
+def test_the_documents_have_what_the_tables_measured(table, document):
+    words = ['launch/sweep.py', f'--table=experiments/{table}.py', '--workdir=unused', '--summary']
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count('\n') > 10
+    assert done.stdout in (ROOT / document).read_text(), f'{" ".join(words)} prints another table than {document} has'
