@@ -49,7 +49,7 @@ def init():
     }
 
 
-def losses(model, variables, ticks, belief, keys_B, parts, corruption=0.0):
+def losses(model, variables, ticks, belief, keys_B, parts, corruption=0.0, remat='none'):
     p = variables['params']
     x_BTP = ticks.observation['x'] * variables['constants']['heart']['scale']
     B, T, _ = x_BTP.shape

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from worldmodels import rng
 from worldmodels.filter import Posterior
 from worldmodels.interaction import begin, interact, prepare
+from worldmodels.remat import apply as rematerialised
 from worldmodels.types import Belief, Latent, PyTree, Ticks
 from worldmodels.world_model import WorldModel
 
@@ -73,7 +74,7 @@ def swap(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), tree)
 
 
-@partial(jax.jit, static_argnames=('model', 'execution', 'corruption'))
+@partial(jax.jit, static_argnames=('model', 'execution', 'corruption', 'remat'))
 def observe(
     model: WorldModel,
     variables: PyTree,
@@ -82,6 +83,7 @@ def observe(
     belief: Belief | None = None,
     execution: str = 'auto',
     corruption: float = 0.0,
+    remat: str = 'none',
 ) -> tuple[Belief, Trace]:
     """Follows what happened: the belief after the last tick, and the trace of all of them.
 
@@ -94,6 +96,7 @@ def observe(
         reads the frame alone allows; 'auto' takes the parallel one where it can. They mean the same.
       corruption: of what memory and departures are given of each frame (`heart.corruption`), for training; the trace's z and
         posterior, and the z of the belief returned, are as they were seen.
+      remat: what each tick of the scan keeps for its gradient (`remat.POLICIES`).
 
     Raises:
       ValueError: 'parallel' with a filter that reads more than the frame.
@@ -129,7 +132,7 @@ def observe(
             return belief, (belief.z, belief.context_BMD, out)
 
         inputs = swap((action_BTA, keys_BT, features, reset_BT))
-        belief, outs = jax.lax.scan(follow, start, inputs)
+        belief, outs = jax.lax.scan(rematerialised(follow, remat, looped=True), start, inputs)
         h = belief.h
         remembered, context_BTMD, (posterior, prediction) = swap(outs)
     z = posterior.latent

@@ -221,7 +221,7 @@ def flat(x: jax.Array, keep: int) -> jax.Array:
 
 def nbytes(tree: PyTree) -> int:
     """Bytes of all arrays (or abstract arrays) in a tree."""
-    return sum(math.prod(x.shape) * jnp.dtype(x.dtype).itemsize for x in jax.tree.leaves(tree))
+    return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 def check_ticks(ticks: Ticks, spec: Spec) -> None:

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from worldmodels import rng, rollout, worlds
+from worldmodels import remat, rng, rollout, worlds
 from worldmodels.build import build_model, init_variables
 from worldmodels.evaluation import dreams, profile
 from worldmodels.evaluation.speeds import seconds
@@ -132,6 +132,8 @@ def measure(
         else:
             program, frames = dreaming(whom, starts, context, horizon)[0], starts * horizon
         result |= program.measure(frames, asked.repeats, prefix)
+        if prefix == 'train':
+            result['train_kept_mb'] = kept_bytes(whom) / 1e6
         if asked.profile:
             folder.mkdir(parents=True, exist_ok=True)
             spent = profile.record(program.run, 3, folder / prefix)
@@ -246,6 +248,24 @@ def training(subject: Subject) -> Program:
 
     operations = flops.count(compiled.jaxpr) * devices.count
     return Program(run, compiled.text, operations, compile_s, compiled.memory_bytes / 1e6)
+
+
+def kept_bytes(subject: Subject) -> int:
+    """Bytes that a training step keeps between its forward and its backward pass, which `train.remat` decides."""
+    config, fields = subject.config, step_config(subject.config)
+    batch, params = config.data.batch_size, subject.variables['params']
+    ticks = random_ticks(subject.model.spec, batch, config.data.segment_length, config.seed)
+    belief = subject.model.apply(subject.variables, batch, method='initial') if config.data.consecutive else None
+
+    def run(learned: PyTree) -> PyTree:
+        variables = {**subject.variables, 'params': {**params, **learned}}
+        keys_B = rng.per_example(rng.stream(config.seed, 'train'), 0, ticks.example_B)
+        terms, _, _ = losses(
+            subject.model, variables, ticks, belief, keys_B, fields.parts, fields.corruption, fields.remat
+        )
+        return terms
+
+    return remat.kept_bytes(run, states.trained(params, fields.parts))
 
 
 def dreaming(

@@ -35,6 +35,7 @@ import numpy as np
 from worldmodels.memory.base import Memory
 from worldmodels.nn import initializers, recurrence
 from worldmodels.nn.transformer import EmbedLatent, Feed, dense, rms_norm
+from worldmodels.remat import block
 from worldmodels.types import Latent, flat
 
 SLOWEST = 1e-6
@@ -163,7 +164,7 @@ class StateSpace(Memory):
         for layer, feed, state in zip(self.layers, self.feeds, h):
             state, y = run(layer, state, self.norm(x))
             x = x + y
-            x = x + feed(self.norm(x))
+            x = block(x + feed(self.norm(x)))
             after.append(state)
         return tuple(after), self._context(x)
 

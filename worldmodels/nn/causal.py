@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from worldmodels.nn import initializers
 from worldmodels.nn.slots import Known
 from worldmodels.nn.transformer import MASKED, QKV, Feed, attend, dense, join_heads, rms_norm
+from worldmodels.remat import block
 
 Cache = tuple[tuple[jax.Array, jax.Array], ...]
 """Keys and values of each block, (B, heads, S + N, C): known slots first, then a place for each token."""
@@ -51,7 +52,7 @@ class CausalBlock(nn.Module):
         return self._join(x_B1D, y_B1D, attend(q, keys, values, bias_S)), keys, values
 
     def _join(self, x_BSD: jax.Array, y_BSD: jax.Array, heard: jax.Array) -> jax.Array:
-        return x_BSD + self.out(join_heads(heard)) + self.feed(y_BSD)
+        return block(x_BSD + self.out(join_heads(heard)) + self.feed(y_BSD))
 
 
 class Causal(nn.Module):
@@ -80,16 +81,16 @@ class Causal(nn.Module):
         seen = (slot[None] < S) | (slot[None] <= slot[:, None])
         bias = jnp.where(seen, 0.0, MASKED)
         x_BSD = jnp.concatenate([prefix_BSD, known.given_BND + self._embed(prev_BN)], 1)
-        for block in self.blocks:
-            x_BSD, _, _ = block(x_BSD, bias)
+        for layer in self.blocks:
+            x_BSD, _, _ = layer(x_BSD, bias)
         return self._read(x_BSD[:, S:])
 
     def begin(self, known: Known) -> Cache:
         """What is kept of the known slots, with room for the tokens."""
         x_BSD, cache = self._prefix(known), []
         room = [(0, 0), (0, 0), (0, known.beside_BND.shape[1]), (0, 0)]
-        for block in self.blocks:
-            x_BSD, *kept = block(x_BSD, None)
+        for layer in self.blocks:
+            x_BSD, *kept = layer(x_BSD, None)
             cache.append(tuple(jnp.pad(x, room) for x in kept))
         return tuple(cache)
 
@@ -98,8 +99,8 @@ class Causal(nn.Module):
         (B, K)).
         """
         x_B1D, kept = (given_BD + self._embed(prev_B))[:, None], []
-        for block, (keys, values) in zip(self.blocks, cache, strict=True):
-            x_B1D, *after = block.step(x_B1D, keys, values, slot)
+        for layer, (keys, values) in zip(self.blocks, cache, strict=True):
+            x_B1D, *after = layer.step(x_B1D, keys, values, slot)
             kept.append(tuple(after))
         return tuple(kept), self._read(x_B1D)[:, 0]
 

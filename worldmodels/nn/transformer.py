@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from worldmodels.nn import initializers
 from worldmodels.nn.dense import Dense
+from worldmodels.remat import block
 from worldmodels.types import Latent, Layout
 
 MASKED = -1e30
@@ -142,7 +143,8 @@ class Block(nn.Module):
             mixed = Neighbours(self.grid)(norm(x_BSD[:, :N]))
             x_BSD = x_BSD.at[:, :N].add(mixed) if x_BSD.shape[1] > N else x_BSD + mixed
         y_BSD = norm(x_BSD)
-        return x_BSD + SelfAttention(self.heads, self.dtype)(y_BSD) + Feed(self.hidden, self.dtype)(y_BSD)
+        x_BSD = x_BSD + SelfAttention(self.heads, self.dtype)(y_BSD) + Feed(self.hidden, self.dtype)(y_BSD)
+        return block(x_BSD)
 
 
 class EmbedLatent(nn.Module):

@@ -15,6 +15,7 @@ from typing import Any
 
 import ml_collections
 
+from worldmodels import remat
 from worldmodels.world_model import PARTS
 
 OPEN = ('world', 'model', 'evaluate', 'train.weights')
@@ -50,6 +51,7 @@ def default_config() -> ml_collections.ConfigDict:
                 'weights': {},
                 'dtype': 'auto',  # of activations: 'float32', 'bfloat16', or 'auto': bfloat16 except on CPU
                 'corruption': 0.0,  # of what the model goes on from, against drift (`heart.corruption`); 0: none
+                'remat': 'none',  # what is kept for the gradient: 'none', 'dots', 'blocks' or 'all' (`worldmodels.remat`)
                 'ema': 0.0,  # decay of the slow copy of the trained parameters; 0 keeps none
                 'log_every': 10,
                 'evaluate_every': 0,  # loss on validation episodes every so many steps; 0 never
@@ -95,6 +97,7 @@ class StepConfig:
     weights: tuple[tuple[str, float], ...]
     ema: float
     corruption: float = 0.0
+    remat: str = 'none'
 
 
 def check_fields(given: dict, allowed: Any, where: str) -> None:
@@ -155,6 +158,8 @@ def validate(config: ml_collections.ConfigDict) -> None:
         raise ValueError(f'config.train.corruption is {train.corruption}, expected a rate from 0 to 1.')
     if train.dtype not in ('auto', 'float32', 'bfloat16'):
         raise ValueError(f'config.train.dtype is "{train.dtype}", expected "auto", "float32" or "bfloat16".')
+    if train.remat not in remat.POLICIES:
+        raise ValueError(f'config.train.remat is "{train.remat}", expected one of {", ".join(remat.POLICIES)}.')
     if not train.parts:
         raise ValueError(f'config.train.parts is empty: name the parts to train, among {", ".join(PARTS)}.')
     for field, parts in (('train.parts', train.parts), ('train.init_from.parts', train.init_from.parts)):
@@ -178,6 +183,7 @@ def step_config(config: ml_collections.ConfigDict) -> StepConfig:
         weights=tuple(sorted((k, float(w)) for k, w in config.train.weights.items())),
         ema=float(config.train.ema),
         corruption=float(config.train.corruption),
+        remat=config.train.remat,
     )
 
 

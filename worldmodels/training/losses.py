@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 
 from worldmodels import rng
+from worldmodels.remat import apply as rematerialised
 from worldmodels.rollout import Trace, fold_time, frames_before, observe, unfold_time
 from worldmodels.training import signatures
 from worldmodels.types import Belief, PyTree, Ticks
@@ -31,6 +32,7 @@ def losses(
     keys_B: jax.Array,
     parts: tuple[str, ...] = PARTS,
     corruption: float = 0.0,
+    remat: str = 'none',
 ) -> tuple[Losses, Belief | None, dict[str, tuple[jax.Array, jax.Array]]]:
     """All losses of one batch.
 
@@ -41,6 +43,7 @@ def losses(
       parts: the parts being trained. A tokenizer and latent actions can be trained without the others: no memory, no
         transition. Left out they are frozen, and have no loss of their own.
       corruption: of what the model goes on from (`heart.corruption`), never of what it is to foretell or to draw.
+      remat: what is kept for the gradient (`remat.POLICIES`).
 
     Returns:
       losses by name, the belief after the last tick (None when only the heart is trained), metrics as (sum, count), and
@@ -53,7 +56,8 @@ def losses(
     observation = fold_time(ticks.observation)
     if model.heart.tokenizer and 'heart' in parts:
         keys_BT = rng.per_tick(heart_B, T).reshape(-1)
-        terms = model.apply(variables, method=lambda m: m.heart.autoencode(observation, keys_BT))
+        code = lambda variables: model.apply(variables, method=lambda m: m.heart.autoencode(observation, keys_BT))
+        terms = rematerialised(code, remat)(variables)
         out |= {k: (unfold_time(v, B), everywhere_BT) for k, v in terms.items()}
     carried = belief is not None
     metrics: dict[str, tuple[jax.Array, jax.Array]] = {}
@@ -61,7 +65,8 @@ def losses(
         before = fold_time(frames_before(model, variables, ticks))
         keys_BT = rng.per_tick(action_B, T).reshape(-1)
         find = lambda m: m.action.losses(before, observation, keys_BT)
-        terms, sown = model.apply(variables, method=find, mutable=['metrics'])
+        found = lambda variables: model.apply(variables, method=find, mutable=['metrics'])
+        terms, sown = rematerialised(found, remat)(variables)
         # What led to a row's first frame is not among its frames.
         led_BT = (~ticks.reset_BT.at[:, 0].set(True)).astype(jnp.float32)
         out |= {k: (unfold_time(v, B), led_BT) for k, v in terms.items()}
@@ -69,14 +74,15 @@ def losses(
     if out and set(parts) <= {'heart', 'action'} and (model.heart.tokenizer or 'heart' not in parts):
         return out, None, metrics
 
-    belief, trace = observe(model, variables, ticks, rng.per_tick(watch_B, T), belief, 'auto', corruption)
+    watch = lambda *given: observe(model, *given, 'auto', corruption, remat)
+    belief, trace = rematerialised(watch, remat)(variables, ticks, rng.per_tick(watch_B, T), belief)
     folded: Trace = fold_time(trace)
     keys_BT = rng.per_tick(transition_B, T).reshape(-1)
 
     # An opening has the prior over openings to learn; a segment cut out of an episode has nothing before it to learn from.
     reset_BT = ticks.reset_BT if carried else ticks.reset_BT.at[:, 0].set(True)
 
-    def terms(m: WorldModel) -> tuple[dict, dict, dict, dict]:
+    def terms(m: WorldModel, trace: Trace, folded: Trace) -> tuple[dict, dict, dict, dict]:
         z, action, context = folded.departure.z, folded.departure.action_BTA, folded.departure.context_BTMD
         prediction = folded.prediction
         if prediction is None:
@@ -94,7 +100,8 @@ def losses(
             kept = m.memory.losses(*remembered, rng.per_tick(memory_B, T))
         return advance, paid, seen, kept
 
-    (advance, paid, seen, kept), sown = model.apply(variables, method=terms, mutable=['metrics'])
+    judge = lambda variables, *traces: model.apply(variables, *traces, method=terms, mutable=['metrics'])
+    (advance, paid, seen, kept), sown = rematerialised(judge, remat)(variables, trace, folded)
     follows_BT = (~reset_BT | ticks.is_first).astype(jnp.float32)
     paid_BT = (~reset_BT).astype(jnp.float32)
     out |= {k: (unfold_time(v, B), follows_BT) for k, v in advance.items()}

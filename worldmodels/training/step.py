@@ -20,8 +20,8 @@ from worldmodels.training.state import TrainState, trained
 from worldmodels.types import PyTree, Ticks
 
 LossFunction = Callable[..., tuple[dict, Any, dict]]
-"""(model, variables, ticks, belief, keys_B, parts, corruption) -> {name: (loss_BT, mask_BT)}, belief, {name: (sum, count)}.
-Corruption may be left out: there is none in validation."""
+"""(model, variables, ticks, belief, keys_B, parts, corruption, remat) -> {name: (loss_BT, mask_BT)}, belief, {name: (sum,
+count)}. The last two arguments may be left out: there is neither in validation."""
 
 
 def train_step(
@@ -48,7 +48,7 @@ def train_step(
 
     def objective(params):
         variables = {'params': {**state.params, **params}, 'constants': state.constants}
-        given = (model, variables, ticks, state.belief, keys_B, config.parts, config.corruption)
+        given = (model, variables, ticks, state.belief, keys_B, config.parts, config.corruption, config.remat)
         terms, belief, metrics = losses(*given)
         total, pairs = _weighted(terms, config.weights, axis_name)
         return total, (belief, {**metrics, **pairs})
