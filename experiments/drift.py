@@ -20,7 +20,7 @@ from __future__ import annotations
 import ml_collections
 
 from experiments.arguments import parse
-from experiments.table import Row
+from experiments.table import Row, markdown
 from worldmodels.build import complete
 from worldmodels.training.config import default_config
 
@@ -99,6 +99,28 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
 def get_table(workdir: str, size: str = 'laptop') -> list[Row]:
     """Rows categorical, categorical-corrupted, masked, ..."""
     return [_row(workdir, transition, rate, size) for transition in TRANSITIONS for rate in (0.0, RATE)]
+
+
+def summary(rows: list[dict[str, str]]) -> str:
+    """Wrong cells a frame by horizon, where their mean passes one, and their growth."""
+    horizons = (1, 10, 50, 100, 200)
+    found = {(row['transition'], float(row['corruption'])): row for row in rows}
+
+    def line(transition: str, rate: float):
+        row = found.get((transition, rate), {})
+        yield from (f'`{transition}`', f'{rate:g}')
+        yield from (f'{float(row[f"wrong_{k}"]):.2f}' if row else '–' for k in horizons)
+        yield row.get('horizon_at_threshold', '–')
+        yield f'{float(row["slope"]):.2f}' if row else '–'
+
+    columns = (
+        'transition',
+        'corruption',
+        *(f'{k} ahead' for k in horizons),
+        'past one wrong cell',
+        'more in 100 ticks',
+    )
+    return markdown(columns, (line(transition, rate) for transition in TRANSITIONS for rate in (0.0, RATE)))
 
 
 def _row(workdir: str, transition: str, rate: float, size: str) -> Row:

@@ -25,7 +25,7 @@ import ml_collections
 
 from experiments import memory_table
 from experiments.arguments import parse
-from experiments.table import Row
+from experiments.table import Row, markdown
 
 VARIANTS = {
     'nested': {},
@@ -61,6 +61,20 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
 def get_table(workdir: str) -> list[Row]:
     """Rows cue-nested, cue-whole, ..., list-unasked."""
     return [_row(workdir, world, variant) for world in WORLDS for variant in VARIANTS]
+
+
+def summary(rows: list[dict[str, str]]) -> str:
+    """Percent of right answers by world, variant and delay."""
+    found = {row['name']: row for row in rows}
+    delays = (4, 16, 64, 256, 1024)
+
+    def line(world: str, variant: str):
+        row = found.get(f'{world}-{variant}', {})
+        yield from (world.capitalize(), variant)
+        yield from (f'{100 * float(row[f"recall_{delay}"]):.0f}' if row else '–' for delay in delays)
+
+    columns = ('world', 'variant', *(f'{delay:,}' for delay in delays))
+    return markdown(columns, (line(world, variant) for world in WORLDS for variant in VARIANTS))
 
 
 def _row(workdir: str, world: str, variant: str) -> Row:

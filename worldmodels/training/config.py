@@ -74,9 +74,9 @@ def default_config() -> ml_collections.ConfigDict:
                 'eps': 1e-8,
             },
             'watch': {  # signatures of failure: `worldmodels.training.signatures`
-                'context_rank': 1.05,  # told where below
-                'context_usage': 0.01,
-                'state_norm': 100.0,  # told where above
+                'context_rank': 1.2,  # told where below
+                'context_usage': 0.1,
+                'state_norm': 30.0,  # told where above
                 'state_bytes': 1e9,
                 'nll_spike': 20.0,
                 'window': 64,  # steps of the running median
