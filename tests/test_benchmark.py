@@ -9,6 +9,7 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import pytest
 
@@ -56,6 +57,15 @@ def test_figures_of_a_workload(measured):
     assert result['train_frames_per_s'] == pytest.approx(1e3 * frames / result['train_ms'])
     assert 0 < result['trained_parameters'] < result['parameters']
     assert result['rss_peak_mb'] > 10
+
+
+def test_what_a_step_keeps_is_counted_and_follows_the_policy(measured):
+    config, _, result, _ = measured
+    other = ml_collections.ConfigDict(config.to_dict())
+    other.train.remat = 'all'
+    parameters = 4 * result['trained_parameters']
+    kept, least = 1e6 * result['train_kept_mb'], benchmark.kept_bytes(benchmark.subject(other))
+    assert kept - parameters > 5 * (least - parameters) > 0
 
 
 def test_every_streamed_frame_misses_a_deadline_of_nothing(measured):
