@@ -85,6 +85,8 @@ OWN = {'masked': {'recall': 0.3}}
 
 SIZES = {'tiny': (2, 16, 20), 'laptop': (16, 96, 1500), 'accelerator': (64, 96, 20000)}
 """Rows of a batch, frames of a segment, steps."""
+LONGER = {'retrieval': 3}
+"""Times as many steps: it must meet the right entry before it can learn to ask for it."""
 
 
 def variants() -> tuple[str, ...]:
@@ -103,6 +105,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
             raise ValueError(f"{name} '{options[name]}' is not one of {', '.join(known)}.")
     world = options['world']
     batch, length, steps = SIZES[options['size']]
+    steps *= LONGER.get(variant, 1) if options['size'] != 'tiny' else 1
     config = default_config()
     config.world = dict(WORLDS[world])
     config.data.update({'path': f'runs/memory/{world}/data', 'batch_size': batch, 'segment_length': length})

@@ -19,8 +19,8 @@ on, and the first frame stays as long as those are fewer than `capacity`. Where 
 `capacity` writes, unless `forget` = 'least_used' keeps what the queries ask for. Likeness is of the frames' latents under
 a fixed projection, so training cannot make all frames alike. Whether the entry is retrieved is for q and k to learn: w
 raises the match of entries that help with queries that need them, and a part of k that all queries like is a learned
-salience of the entry. This learning begins with entries that are retrieved by chance: where delays are short, or kinds of
-frames few.
+salience of the entry. This learning begins with entries that are retrieved by chance, where delays are short or kinds of
+frames few, and with those that are like the frame that asks: q is k plus a part that is zero before training.
 
 retrieve = 'place' compares one modality of the frame, named by `place`, under the same kind of projection: it is for
 worlds that show where one is. Dead reckoning from actions is not attempted.
@@ -121,7 +121,8 @@ class Retrieval(Memory):
         self.frame = dense(self.width, self.dtype)
         self.action = dense(self.width, self.dtype)
         self.norm = rms_norm(self.dtype)
-        self.query, self.key = Dense(self.keys, dtype=self.dtype), Dense(self.keys, dtype=self.dtype)
+        self.query = Dense(self.keys, dtype=self.dtype, kernel_init=initializers.zeros)
+        self.key = Dense(self.keys, dtype=self.dtype)
         self.value = dense(self.entry, self.dtype)
         self.shown = dense(self.width, self.dtype)
         self.ages = self.param('ages', initializers.Normal(0.1), (AGES, self.width))
@@ -149,7 +150,8 @@ class Retrieval(Memory):
         """(query and key (..., C) float32, codes of all that decides, values (..., E))."""
         tokens = nn.silu(self.norm(self.embed(z)))
         x = self.norm(self.frame(flat(tokens, tokens.ndim - 2)) + self.action(action))
-        soft = {'query': self.query(x), 'key': self.key(x)}
+        key = self.key(x)
+        soft = {'query': key + self.query(x), 'key': key}  # at first a frame asks for what is like it
         fixed = {'look': slice(None)} if self.policies.compares else {}
         fixed |= {'place': place_tokens(self.spec, self.layout, self.place)} if self.retrieve == 'place' else {}
         raw = jax.lax.stop_gradient(z.embedding_BNE.astype(jnp.float32))
