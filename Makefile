@@ -2,13 +2,15 @@
 SHELL := /bin/sh
 PYTHON := .venv/bin/python
 DEMO := runs/demo
+PART := 1/1
 
 .PHONY: help env demo test grid lint docs clean
 
 help:
 	@echo 'make demo   collect, train, evaluate; ends with the path of the report'
 	@echo 'make test   lint, then every test'
-	@echo 'make grid   train, dream, save and restore every combination of parts, 1,460 of them, not only a cover of pairs (hours)'
+	@echo 'make grid   train, dream, save and restore every combination of parts, 1,460 of them, not only a cover of pairs (hours);'
+	@echo '            make grid PART=3/20 does a twentieth'
 	@echo 'make lint   style only'
 	@echo 'make docs   a page on every part, from its docstring, in docs/api'
 	@echo 'make env    the environment in .venv, which the others make by themselves'
@@ -30,7 +32,7 @@ test: lint
 	@$(PYTHON) -m pytest -n 2
 
 grid: env
-	@$(PYTHON) -m pytest -n 2 tests/test_model_cover.py --grid
+	@$(PYTHON) -m pytest -n 2 tests/test_model_cover.py --grid=$(PART)
 
 # An annotation that pdoc cannot resolve is shown as it is written. Matplotlib's first import asks fc-list for the fonts.
 docs: env

@@ -23,7 +23,10 @@ MOST_MAPPINGS = 30_000
 
 def pytest_addoption(parser):
     parser.addoption(
-        '--grid', action='store_true', help='Train every combination of parts, not only a cover of all pairs.'
+        '--grid',
+        nargs='?',
+        const='1/1',
+        help='Train every combination of parts, not only a cover of all pairs; with 3/20 the third twentieth of them.',
     )
     for part in ('memory', 'transition'):
         parser.addoption(f'--{part}', help=f'Test this {part} beside the others: package.module:Name.')

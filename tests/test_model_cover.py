@@ -6,6 +6,7 @@ import functools
 import itertools
 import operator
 import random
+import re
 
 import chex
 import jax
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import orbax.checkpoint as ocp
+import pytest
 from models import AXES, MEMORIES, READERS, SPEC, experience, fitted, model, refusal
 
 from worldmodels import rng, rollout
@@ -61,9 +63,27 @@ def test_the_cover_covers_and_is_small():
     assert len(cover()) <= 5 * len(MEMORIES) + 1
 
 
+def share(choices: list[tuple], part: str) -> list[tuple]:
+    """Part 'i/n' of them, 1/n to n/n: every n-th, so that each part has something of all."""
+    given = re.fullmatch(r'(\d+)/(\d+)', part)
+    i, n = map(int, given.groups()) if given else (0, 0)
+    if not 1 <= i <= n:
+        raise pytest.UsageError(
+            f'--grid={part}: give a part such as 3/20, from 1/20 to 20/20, or none for the whole grid.'
+        )
+    return choices[i - 1 :: n]
+
+
+def test_the_parts_of_the_grid_are_the_grid():
+    parts = [share(grid(), f'{i}/7') for i in range(1, 8)]
+    assert sorted(map(repr, itertools.chain(*parts))) == sorted(map(repr, grid()))
+    assert {c[0] for c in parts[3]} == {c[0] for c in grid()}
+
+
 def pytest_generate_tests(metafunc):
     if 'choice' in metafunc.fixturenames:
-        choices = grid() if metafunc.config.getoption('grid') else cover()
+        part = metafunc.config.getoption('grid')
+        choices = share(grid(), part) if part else cover()
         name = lambda c: '-'.join('+'.join(x) if isinstance(x, tuple) else x for x in c)
         metafunc.parametrize('choice', choices, ids=name)
 
