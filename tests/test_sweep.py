@@ -143,7 +143,10 @@ def test_a_table_is_drawn_from_its_csv(sweep):
     assert 'has no rows to show' in done.stderr
 
 
-@pytest.mark.parametrize(('table', 'document'), [('memory_table', 'README.md'), ('memory_anchoring', 'BUILD_NOTES.md')])
+@pytest.mark.parametrize(
+    ('table', 'document'),
+    [('memory_table', 'README.md'), ('memory_anchoring', 'BUILD_NOTES.md'), ('drift', 'BUILD_NOTES.md')],
+)
 def test_the_documents_have_what_the_tables_measured(table, document):
     words = ['launch/sweep.py', f'--table=experiments/{table}.py', '--workdir=unused', '--summary']
     done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, check=False)
