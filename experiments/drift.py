@@ -112,7 +112,7 @@ def get_table(workdir: str, size: str = 'laptop') -> list[Row]:
 
 def draw(rows: list[dict[str, str]]) -> Figure:
     """Wrong cells a frame by horizon: lines of the transitions, dashed where nothing was done against drift."""
-    figure = Figure(figsize=(6.4, 4.0), layout='constrained')
+    figure = Figure(figsize=(8.0, 3.8), layout='constrained')
     axes = figure.subplots()
     for row in rows:
         corrupted = float(row['corruption']) > 0
@@ -125,7 +125,7 @@ def draw(rows: list[dict[str, str]]) -> Figure:
     axes.set_yscale('symlog', linthresh=0.1)
     axes.set_ylim(0, None)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, frameon=False)
+    figure.legend(fontsize=8, frameon=False, loc='outside right upper')
     return figure
 
 
