@@ -7,7 +7,7 @@ needs the input x of each block i, from which all inside of it can be had again.
     none    keep all: fastest, and as much memory as the forward pass has results
     dots    keep what matrix products with parameters give; compute norms, activations and attention again
     blocks  keep what enters each block and each tick; compute what is inside of them again
-    all     keep what a step is given; compute everything again, about a third more operations a step
+    all     keep what a step is given; compute everything again
 
 Chen et al. (2016, arXiv 1604.06174). The numbers are the same under every policy, but for the order of sums that a compiler
 chooses. What is kept is what jax saves between the passes; on accelerators memory follows it. XLA on CPU merges what is
