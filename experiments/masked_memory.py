@@ -14,7 +14,15 @@ Variants: `nested`, as the memory is meant; `whole`, asked about the past with a
 the transition alone, its own loss weighing nothing. The data are those of `memory_table.py`: delays from 4 to 64 frames, and
 asked at 4 to 1,024.
 
-Not measured yet.
+Rows are written to masked_memory.csv beside this file, in short in BUILD_NOTES.md. What they show (one seed, 1,500 steps of 2
+to 3 minutes on one core each, 200 episodes a delay):
+
+- With the masked transition this memory answers Cue up to the longest delay of training, 64 frames, and partly at 256.
+- Hiding slots costs memory: `whole` answers 86% after 256 frames, `nested` 56%. What it buys, a memory that can be cut
+  afterwards, is not measured here. Its own loss brings nothing on Cue: `unasked` does as well as `nested`.
+- On Place none learns much (15 to 24% after 4 frames, guessing gets 2), though the same memory with the categorical transition
+  answers 9 of 10. A likely reason, not examined: in most of its training examples some of the answer's cells are shown.
+  On List none learns anything in 1,500 steps; with the categorical transition it does not either.
 
 Sizes: tiny (a few steps), laptop (two cores, minutes), accelerator (16 slots of 256, one GPU, hours; not run).
 """

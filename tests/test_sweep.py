@@ -145,7 +145,12 @@ def test_a_table_is_drawn_from_its_csv(sweep):
 
 @pytest.mark.parametrize(
     ('table', 'document'),
-    [('memory_table', 'README.md'), ('memory_anchoring', 'BUILD_NOTES.md'), ('drift', 'BUILD_NOTES.md')],
+    [
+        ('memory_table', 'README.md'),
+        ('memory_anchoring', 'BUILD_NOTES.md'),
+        ('drift', 'BUILD_NOTES.md'),
+        ('masked_memory', 'BUILD_NOTES.md'),
+    ],
 )
 def test_the_documents_have_what_the_tables_measured(table, document):
     words = ['launch/sweep.py', f'--table=experiments/{table}.py', '--workdir=unused', '--summary']
