@@ -156,5 +156,5 @@ def test_the_documents_have_what_the_tables_measured(table, document):
     words = ['launch/sweep.py', f'--table=experiments/{table}.py', '--workdir=unused', '--summary']
     done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count('\n') > 10
+    assert done.stdout.count('\n') >= 10
     assert done.stdout in (ROOT / document).read_text(), f'{" ".join(words)} prints another table than {document} has'
