@@ -18,16 +18,17 @@ EXPERIMENTS = [p for p in sorted((ROOT / 'experiments').glob('*.py')) if 'def ge
 
 PARTS = {'heart', 'action', 'transition', 'memory', 'filter', 'outcome', 'control'}
 BASE = {'types', 'rng'}
-MODEL = BASE | PARTS | {'nn', 'world_model', 'build', 'rollout', 'sizes'}
+MODEL = BASE | PARTS | {'nn', 'remat', 'world_model', 'build', 'rollout', 'sizes'}
 # Who may import whom, inside the package. A transition is scored against the filter's posterior, latent actions are found in
 # the heart's patches; no other part looks sideways.
 ARROWS = {
     'types': set(),
     'rng': BASE,
-    'nn': BASE,
-    **dict.fromkeys(PARTS, BASE | {'nn'}),
-    'transition': BASE | {'nn', 'filter'},
-    'action': BASE | {'nn', 'heart'},
+    'remat': {'types'},
+    'nn': BASE | {'remat'},
+    **dict.fromkeys(PARTS, BASE | {'nn', 'remat'}),
+    'transition': BASE | {'nn', 'remat', 'filter'},
+    'action': BASE | {'nn', 'remat', 'heart'},
     'sizes': set(),
     'imports': set(),
     'lock': set(),
@@ -35,7 +36,7 @@ ARROWS = {
     'world_model': BASE | PARTS,
     'build': BASE | PARTS | {'nn', 'world_model', 'imports', 'ranges'},
     'interaction': BASE,
-    'rollout': BASE | PARTS | {'world_model', 'interaction'},
+    'rollout': BASE | PARTS | {'remat', 'world_model', 'interaction'},
     'worlds': BASE | {'imports'},
     'data': BASE | {'worlds', 'control', 'interaction', 'lock'},
     'training': MODEL | {'data', 'worlds', 'lock'},
