@@ -16,10 +16,11 @@ Rows are written to memory_table.csv beside this file; a summary is in README.md
 - `none` and `raw_1` guess everywhere. `window` and raw frames are right up to their reach (20 frames raw, 31 through two layers
   of 16) and guess beyond it, where they learned at all.
 - The delta rule is best: after 1,024 frames, 16 times the longest delay of training, it always answers Cue and Place, and List
-  73 times of 100; of a corridor of 128 cells it misses nothing. The diagonal `state_space` holds Cue so long (89), Place to 256.
-- `retrieval` always answers Cue after 1,024 frames, List 58 times of 100, and 71 times after 16. RETRIEVAL
-- `recurrent`, `masked` and `stack` (whose far part is recurrent) lose a cue or a place between 64 and 256 frames; `compressive`,
-  whose pooled frames blur, a cue after 128.
+  73 times of 100; of a corridor of 128 cells it misses nothing. The diagonal `state_space` holds Cue so long (89 of 100), Place
+  to 256 frames.
+- `retrieval` always answers Cue after 1,024 frames, and List 58 times of 100, after 16 frames 71. RETRIEVAL
+- `recurrent`, `masked` and `stack` (whose far part is recurrent) lose a cue or a place between 64 and 256 frames;
+  `compressive`, whose pooled frames blur, a cue after 128.
 - On List the diagonal state space learns half of what the delta rule does, an associative table by construction; the others
   nothing in so many steps.
 - Chains hold to 64 ticks and to about 100, and no longer with any memory: a longer one's clock, 1 / length before its end,
