@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 
 import chex
 import jax
@@ -24,12 +25,15 @@ CHOICES = [
 
 
 @functools.cache
+def setting(choice):
+    m = model(*choice)
+    return m, init_variables(m, 0), jax.random.split(jax.random.key(1), 2)
+
+
 def objective(choice, policy):
     """(params, belief) -> the sum of all losses, on a few ticks with a reset among them."""
-    m = model(*choice)
+    m, variables, keys_B = setting(choice)
     ticks = experience(2, 6, firsts=((0, 0), (1, 3)))
-    keys_B = jax.random.split(jax.random.key(1), 2)
-    variables = init_variables(m, 0)
 
     def total(params, belief):
         given = {'params': params, 'constants': variables['constants']}
@@ -66,16 +70,12 @@ def test_each_policy_keeps_less_than_the_one_before(choice):
 
 
 def test_what_a_scan_keeps_does_not_grow_with_what_a_tick_computes():
+    m, variables, keys_B = setting(CHOICES[-1])
     kept = {}
-    for policy in ('none', 'all'):
-        m = model(*CHOICES[-1])
-        variables, keys_B = init_variables(m, 0), jax.random.split(jax.random.key(1), 2)
-        for length in (4, 36):
-            ticks = experience(2, length)
-            run = lambda v, m=m, ticks=ticks, policy=policy, keys_B=keys_B: losses(
-                m, v, ticks, None, keys_B, remat=policy
-            )[0]
-            kept[policy, length] = remat.kept_bytes(run, variables)
+    for policy, length in itertools.product(('none', 'all'), (4, 36)):
+        ticks = experience(2, length)
+        run = lambda v, ticks=ticks, policy=policy: losses(m, v, ticks, None, keys_B, remat=policy)[0]
+        kept[policy, length] = remat.kept_bytes(run, variables)
     grown = {policy: kept[policy, 36] - kept[policy, 4] for policy in ('none', 'all')}
     assert grown['all'] < grown['none'] / 4
 

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+import optax
 
 from worldmodels import remat, rng, rollout, worlds
 from worldmodels.build import build_model, init_variables
@@ -31,7 +32,7 @@ from worldmodels.training.config import step_config
 from worldmodels.training.losses import losses
 from worldmodels.training.metrics import resident_mb
 from worldmodels.training.optimizer import make_optimizer
-from worldmodels.training.step import train_step
+from worldmodels.training.step import objective, train_step
 from worldmodels.types import ActionSpace, Modality, PyTree, Spec, Ticks, nbytes
 from worldmodels.world_model import PARTS, WorldModel
 
@@ -128,12 +129,11 @@ def measure(
     for prefix in measures:
         if prefix == 'train':
             program = training(whom)
+            result['train_kept_mb'] = kept_bytes(whom) / 1e6
             frames = config.data.batch_size * config.data.segment_length
         else:
             program, frames = dreaming(whom, starts, context, horizon)[0], starts * horizon
         result |= program.measure(frames, asked.repeats, prefix)
-        if prefix == 'train':
-            result['train_kept_mb'] = kept_bytes(whom) / 1e6
         if asked.profile:
             folder.mkdir(parents=True, exist_ok=True)
             spent = profile.record(program.run, 3, folder / prefix)
@@ -229,11 +229,8 @@ def training(subject: Subject) -> Program:
     devices.check_batch(config.data.batch_size)
     step_fields = step_config(config)
     optimizer = make_optimizer(config.optimizer, config.train.steps)
-    batch = config.data.batch_size
-    belief = model.apply(subject.variables, batch, method='initial') if config.data.consecutive else None
-    state = states.create(subject.variables, optimizer, step_fields.parts, step_fields.ema, belief)
-    state = devices.place(state)
-    ticks = devices.shard(random_ticks(model.spec, batch, config.data.segment_length, config.seed))
+    state, ticks = _begun(subject, optimizer)
+    state, ticks = devices.place(state), devices.shard(ticks)
     step = partial(
         train_step, model=model, optimizer=optimizer, config=step_fields, losses=losses, axis_name=parallel.AXIS
     )
@@ -252,20 +249,19 @@ def training(subject: Subject) -> Program:
 
 def kept_bytes(subject: Subject) -> int:
     """Bytes that a training step keeps between its forward and its backward pass, which `train.remat` decides."""
+    fields = step_config(subject.config)
+    state, ticks = _begun(subject, make_optimizer(subject.config.optimizer, subject.config.train.steps))
+    loss = objective(state, ticks, model=subject.model, config=fields, losses=losses)
+    return remat.kept_bytes(lambda params: loss(params)[0], states.trained(state.params, fields.parts))
+
+
+def _begun(subject: Subject, optimizer: optax.GradientTransformation) -> tuple[states.TrainState, Ticks]:
+    """The state before the first step, and a batch of noise, not yet on the devices."""
     config, fields = subject.config, step_config(subject.config)
-    batch, params = config.data.batch_size, subject.variables['params']
-    ticks = random_ticks(subject.model.spec, batch, config.data.segment_length, config.seed)
+    batch = config.data.batch_size
     belief = subject.model.apply(subject.variables, batch, method='initial') if config.data.consecutive else None
-
-    def run(learned: PyTree) -> PyTree:
-        variables = {**subject.variables, 'params': {**params, **learned}}
-        keys_B = rng.per_example(rng.stream(config.seed, 'train'), 0, ticks.example_B)
-        terms, _, _ = losses(
-            subject.model, variables, ticks, belief, keys_B, fields.parts, fields.corruption, fields.remat
-        )
-        return terms
-
-    return remat.kept_bytes(run, states.trained(params, fields.parts))
+    state = states.create(subject.variables, optimizer, fields.parts, fields.ema, belief)
+    return state, random_ticks(subject.model.spec, batch, config.data.segment_length, config.seed)
 
 
 def dreaming(

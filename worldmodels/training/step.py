@@ -44,19 +44,11 @@ def train_step(
       ticks: this device's rows of the batch; their keys come from the global index in `example_B`.
       axis_name: name of the device axis, None to run without one.
     """
-    keys_B = rng.per_example(rng.stream(config.seed, 'train'), state.step, ticks.example_B)
-
-    def objective(params):
-        variables = {'params': {**state.params, **params}, 'constants': state.constants}
-        given = (model, variables, ticks, state.belief, keys_B, config.parts, config.corruption, config.remat)
-        terms, belief, metrics = losses(*given)
-        total, pairs = _weighted(terms, config.weights, axis_name)
-        return total, (belief, {**metrics, **pairs})
-
+    loss = objective(state, ticks, model=model, config=config, losses=losses, axis_name=axis_name)
     params = trained(state.params, config.parts)
     # The objective holds this device's share of the sums over everybody's counts, so the gradients just add up. A psum
     # inside would leave its transpose to jax's taste.
-    (total, (belief, metrics)), grads = jax.value_and_grad(objective, has_aux=True)(params)
+    (total, (belief, metrics)), grads = jax.value_and_grad(loss, has_aux=True)(params)
     total, grads, metrics = _reduce((total, grads, metrics), axis_name)
     belief = None if state.belief is None else jax.lax.stop_gradient(belief)
 
@@ -95,6 +87,28 @@ def train_step(
         'skipped_in_a_row': (state.skipped_in_a_row, one),
     }
     return state, metrics
+
+
+def objective(
+    state: TrainState,
+    ticks: Ticks,
+    *,
+    model: Any,
+    config: StepConfig,
+    losses: LossFunction,
+    axis_name: str | None = None,
+) -> Callable[[PyTree], tuple[jax.Array, tuple[Any, dict]]]:
+    """What a step descends: trained parameters -> (this device's share of the loss, (belief, metrics))."""
+    keys_B = rng.per_example(rng.stream(config.seed, 'train'), state.step, ticks.example_B)
+
+    def loss(params: PyTree) -> tuple[jax.Array, tuple[Any, dict]]:
+        variables = {'params': {**state.params, **params}, 'constants': state.constants}
+        given = (model, variables, ticks, state.belief, keys_B, config.parts, config.corruption, config.remat)
+        terms, belief, metrics = losses(*given)
+        total, pairs = _weighted(terms, config.weights, axis_name)
+        return total, (belief, {**metrics, **pairs})
+
+    return loss
 
 
 def validation_step(
