@@ -24,11 +24,13 @@ steps of 2 to 4 minutes on one core each; copying the last frame is 2.3 cells wr
 
 from __future__ import annotations
 
+import re
+
 import ml_collections
 from matplotlib.figure import Figure
 
 from experiments.arguments import parse
-from experiments.table import Row, markdown
+from experiments.table import Row, markdown, number
 from worldmodels.build import complete
 from worldmodels.training.config import default_config
 
@@ -56,7 +58,6 @@ HEARTS = {
         'hide': 0.1,
     },
 }
-HORIZONS = (1, 10, 50, 100, 200)
 VARIANTS = (*TRANSITIONS, 'tokenizer')
 RATE = 0.1
 """Of the rows that are trained against drift: half of it of the tokens on average, or a deviation up to it of noise."""
@@ -113,15 +114,17 @@ def get_table(workdir: str, size: str = 'laptop') -> list[Row]:
 def draw(rows: list[dict[str, str]]) -> Figure:
     """Wrong cells a frame by horizon: lines of the transitions, dashed where nothing was done against drift."""
     figure = Figure(figsize=(8.0, 3.8), layout='constrained')
-    axes = figure.subplots()
+    axes, horizons = figure.subplots(), _horizons(rows)
     for row in rows:
         corrupted = float(row['corruption']) > 0
-        wrong = [float(row[f'wrong_{k}']) for k in HORIZONS]
+        wrong = [float(row[f'wrong_{k}']) for k in horizons]
         label = row['transition'] + (', trained against drift' if corrupted else '')
         colour = f'C{tuple(TRANSITIONS).index(row["transition"])}'
-        axes.plot(HORIZONS, wrong, label=label, color=colour, linestyle='-' if corrupted else '--', marker='o')
-    axes.axhline(float(rows[0]['copy_wrong_200']), color='0.6', linewidth=1, label='copying, after 200')
-    axes.set(xlabel='ticks dreamed', ylabel='wrong cells of 64', xscale='log', xticks=HORIZONS, xticklabels=HORIZONS)
+        axes.plot(horizons, wrong, label=label, color=colour, linestyle='-' if corrupted else '--', marker='o')
+    axes.axhline(
+        float(rows[0][f'copy_wrong_{horizons[-1]}']), color='0.6', linewidth=1, label=f'copying, after {horizons[-1]}'
+    )
+    axes.set(xlabel='ticks dreamed', ylabel='wrong cells of 64', xscale='log', xticks=horizons, xticklabels=horizons)
     axes.set_yscale('symlog', linthresh=0.1)
     axes.set_ylim(0, None)
     axes.grid(alpha=0.3)
@@ -129,21 +132,27 @@ def draw(rows: list[dict[str, str]]) -> Figure:
     return figure
 
 
+def _horizons(rows: list[dict[str, str]]) -> list[int]:
+    """The horizons that rows tell of, which `evaluation/drift.py` chose."""
+    return [int(name.removeprefix('wrong_')) for name in rows[0] if re.fullmatch(r'wrong_\d+', name)]
+
+
 def summary(rows: list[dict[str, str]]) -> str:
     """Wrong cells a frame by horizon, where their mean passes one, and their growth."""
     found = {(row['transition'], float(row['corruption'])): row for row in rows}
+    horizons = _horizons(rows)
 
     def line(transition: str, rate: float):
         row = found.get((transition, rate), {})
         yield from (f'`{transition}`', f'{rate:g}')
-        yield from (f'{float(row[f"wrong_{k}"]):.2f}' if row else '–' for k in HORIZONS)
+        yield from (number(row, f'wrong_{k}') for k in horizons)
         yield row.get('horizon_at_threshold', '–')
-        yield f'{float(row["slope"]):.2f}' if row else '–'
+        yield number(row, 'slope')
 
     columns = (
         'transition',
         'corruption',
-        *(f'{k} ahead' for k in HORIZONS),
+        *(f'{k} ahead' for k in horizons),
         'past one wrong cell',
         'more in 100 ticks',
     )

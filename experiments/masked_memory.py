@@ -33,7 +33,7 @@ import ml_collections
 
 from experiments import memory_table
 from experiments.arguments import parse
-from experiments.table import Row, markdown
+from experiments.table import Row, markdown, number
 
 VARIANTS = {
     'nested': {},
@@ -79,7 +79,7 @@ def summary(rows: list[dict[str, str]]) -> str:
     def line(world: str, variant: str):
         row = found.get(f'{world}-{variant}', {})
         yield from (world.capitalize(), variant)
-        yield from (f'{100 * float(row[f"recall_{delay}"]):.0f}' if row else '–' for delay in delays)
+        yield from (number(row, f'recall_{delay}', '.0f', 100) for delay in delays)
 
     columns = ('world', 'variant', *(f'{delay:,}' for delay in delays))
     return markdown(columns, (line(world, variant) for world in WORLDS for variant in VARIANTS))

@@ -10,8 +10,8 @@ What it shows, at delay 16 in 200 episodes (the numbers are in BUILD_NOTES.md, f
   2.1 and 6 nats, guessing among eight costing 2.08. So it is with the masked transition.
 - With one exception: `retrieval` on List, right 7 times of 10, is more surprised by an empty bank (5.2 nats) than by another
   episode's (4.0). A bank is empty in training at openings alone, and never before a question.
-- What does not reach back 16 ticks, or has not learned to (`none`, `raw_1`, `raw_5`; most on List), is the same whatever
-  its past. Some of these, too, are surprised by no past at all (on List up to 3.8 nats).
+- What does not reach back 16 ticks, or has not learned to (`none`, `raw_1`, `raw_5`; most on List), gains nothing by its own
+  past. It can be surprised all the same: by no past at all (on List up to 3.8 nats), or by another's (`window` on Place, 9.2).
 """
 
 from __future__ import annotations

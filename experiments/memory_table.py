@@ -38,7 +38,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.arguments import parse
-from experiments.table import Row, markdown
+from experiments.table import Row, markdown, number
 from worldmodels import memory as memories
 from worldmodels.build import complete
 from worldmodels.training.config import default_config
@@ -106,7 +106,8 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
             raise ValueError(f"{name} '{options[name]}' is not one of {', '.join(known)}.")
     world = options['world']
     batch, length, steps = SIZES[options['size']]
-    steps *= LONGER.get(variant, 1) if options['size'] != 'tiny' else 1
+    if options['size'] != 'tiny':
+        steps *= LONGER.get(variant, 1)
     config = default_config()
     config.world = dict(WORLDS[world])
     config.data.update({'path': f'runs/memory/{world}/data', 'batch_size': batch, 'segment_length': length})
@@ -179,18 +180,16 @@ def summary(rows: list[dict[str, str]]) -> str:
     found = {(row['world'], row['memory']): row for row in rows}
     asked = [(world, delay) for world, delays in SUMMARY.items() for delay in delays]
     costs = {
-        'bytes': ('bytes', '{:,.0f}'),
-        'ms a tick': ('ms_per_tick', '{:.3f}'),
-        'ms a step': ('ms_per_trained_step', '{:.0f}'),
+        'bytes': ('bytes', ',.0f'),
+        'ms a tick': ('ms_per_tick', '.3f'),
+        'ms a step': ('ms_per_trained_step', '.0f'),
     }
 
     def cells(memory: str):
         for world, delay in asked:
-            right = found.get((WORLDS[world]['name'], memory), {}).get(f'recall_{delay}')
-            yield f'{100 * float(right):.0f}' if right else '–'
+            yield number(found.get((WORLDS[world]['name'], memory), {}), f'recall_{delay}', '.0f', 100)
         cost = found.get((WORLDS['cue']['name'], memory), {})
-        for key, form in costs.values():
-            yield form.format(float(cost[key])) if key in cost else '–'
+        yield from (number(cost, *how) for how in costs.values())
 
     columns = ('memory', *(f'{world.capitalize()} {delay:,}' for world, delay in asked), *costs)
     return markdown(columns, ((f'`{memory}`', *cells(memory)) for memory in variants()))

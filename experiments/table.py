@@ -59,3 +59,8 @@ def markdown(columns: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
     """A table in Markdown."""
     columns = tuple(columns)
     return '\n'.join(f'| {" | ".join(line)} |' for line in (columns, ('---',) * len(columns), *lines))
+
+
+def number(row: Mapping[str, str], column: str, form: str = '.2f', times: float = 1.0) -> str:
+    """A number of a CSV's row as a table of Markdown shows it, – where the row has none."""
+    return f'{times * float(row[column]):{form}}' if column in row else '–'
