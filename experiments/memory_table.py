@@ -88,6 +88,9 @@ SIZES = {'tiny': (2, 16, 20), 'laptop': (16, 96, 1500), 'accelerator': (64, 96, 
 """Rows of a batch, frames of a segment, steps."""
 LONGER = {'retrieval': 3}
 """Times as many steps: it must meet the right entry before it can learn to ask for it."""
+FORGET = {'retrieval': 0.3}
+"""Share of the segments that begin with nothing remembered, 0.1 for the others: in a short bank the right entry is met more
+often, and an empty one is seen before a question."""
 
 
 def variants() -> tuple[str, ...]:
@@ -112,7 +115,8 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     config.world = dict(WORLDS[world])
     config.data.update({'path': f'runs/memory/{world}/data', 'batch_size': batch, 'segment_length': length})
     # Whole streams, the belief carried from segment to segment: delays cross the cuts.
-    config.data.update({'consecutive': True, 'forget': 0.1})  # some begin in the middle, with nothing remembered
+    # Some begin in the middle, with nothing remembered.
+    config.data.update({'consecutive': True, 'forget': FORGET.get(variant, 0.1)})
     transitions = {
         'categorical': {'kind': 'categorical', 'hidden': 64, 'layers': 1},
         'masked': {'kind': 'masked', 'depth': 1, 'steps': 2, **TRANSFORMER},
