@@ -14,13 +14,16 @@ import jax
 import pytest
 from hypothesis import settings
 
+from worldmodels.training import allocator, metrics
+
 # The same examples every time: what fails for one fails for all.
 settings.register_profile('repeatable', derandomize=True, deadline=None, database=None)
 settings.load_profile('repeatable')
 
-# Every compiled program holds a few mappings of memory, and Linux ends a process that asks for more than 65,530.
+# Every compiled program holds memory, and a few mappings of it; Linux ends a process that asks for more than 65,530 of these.
 MAPPINGS = pathlib.Path('/proc/self/maps')
 MOST_MAPPINGS = 30_000
+MOST_MB = 1000
 
 
 def pytest_addoption(parser):
@@ -42,12 +45,21 @@ def pytest_configure(config):
             known[config.getoption(part)] = {}
 
 
+@pytest.fixture(scope='session')
+def held():
+    """MB of this process when it last let go of its programs."""
+    return {'mb': metrics.resident_mb()}
+
+
 @pytest.fixture(autouse=True)
-def few_mappings():
-    """Lets go of compiled programs before there are too many for one process."""
+def few_programs(held):
+    """Lets go of compiled programs before they hold a gigabyte more, or there are too many for one process."""
     yield
-    if MAPPINGS.exists() and MAPPINGS.read_bytes().count(b'\n') > MOST_MAPPINGS:
+    many = MAPPINGS.exists() and MAPPINGS.read_bytes().count(b'\n') > MOST_MAPPINGS
+    if many or metrics.resident_mb() > held['mb'] + MOST_MB:
         jax.clear_caches()
+        allocator.return_freed_memory()
+        held['mb'] = metrics.resident_mb()
 
 
 @pytest.fixture(scope='session')
