@@ -9,7 +9,7 @@ PART := 1/1
 help:
 	@echo 'make demo   collect, train, evaluate; ends with the path of the report'
 	@echo 'make test   lint, then every test'
-	@echo 'make grid   train, dream, save and restore every combination of parts, 1,460 of them, not only a cover of pairs (hours);'
+	@echo 'make grid   train, dream, save and restore every combination of parts, 1,460 of them, not only a cover of pairs (an hour);'
 	@echo '            make grid PART=3/20 does a twentieth'
 	@echo 'make lint   style only'
 	@echo 'make docs   a page on every part, from its docstring, in docs/api'
