@@ -8,8 +8,8 @@ What it shows, at delay 16 in 200 episodes (the numbers are in BUILD_NOTES.md, f
 
 - Every memory that answers is believed: intact < reset < another's, with every bound of the differences above 0; on Cue 0.02,
   2.1 and 6 nats, guessing among eight costing 2.08. So it is with the masked transition.
-- With one exception: `retrieval` on List, right 7 times of 10, is more surprised by an empty bank (5.2 nats) than by another
-  episode's (4.0). A bank is empty in training at openings alone, and never before a question.
+- `retrieval` must have seen an empty bank before a question: trained with beliefs forgotten in a tenth of the segments, not
+  three tenths, it took one on List for an opening, and was more surprised by it (5.2 nats) than by another episode's (4.0).
 - What does not reach back 16 ticks, or has not learned to (`none`, `raw_1`, `raw_5`; most on List), gains nothing by its own
   past. It can be surprised all the same: by no past at all (on List up to 3.8 nats), or by another's (`window` on Place, 9.2).
 """
